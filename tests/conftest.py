@@ -1,0 +1,67 @@
+"""What holds for every test: nothing a test starts outlives it, and CI draws the same examples.
+
+A leaked task or thread shows up as a flaky failure of some later test. Here it fails the test
+that leaked it, by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from hypothesis import settings
+
+# `make test` passes --hypothesis-profile=ci: the same examples each time, on machines of any speed.
+# A developer's plain `pytest` searches on, and keeps what it found in .hypothesis.
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.register_profile("dev", deadline=None)
+settings.load_profile("dev")
+
+# How often the loop may turn before what a test left behind counts as left behind: a task that
+# was cancelled needs a turn or two to end, one that waits for something does not end in any number.
+SETTLING_TURNS = 5
+
+# Only a leak waits this long; a thread that is just returning is joined at once.
+THREAD_GRACE_SECONDS = 1.0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the task check outermost around every coroutine test, and around no other."""
+    for item in items:
+        if isinstance(item, pytest.Function) and item.get_closest_marker("asyncio"):
+            item.fixturenames.insert(0, "leaves_no_task_running")
+
+
+@pytest.fixture
+async def leaves_no_task_running() -> AsyncIterator[None]:
+    """Fail a coroutine test that ends while tasks it started still run on its loop."""
+    before = asyncio.all_tasks()
+    yield
+    leaked: set[asyncio.Task[object]] = set()
+    for _ in range(SETTLING_TURNS):
+        await asyncio.sleep(0)
+        leaked = asyncio.all_tasks() - before - {asyncio.current_task()}
+        if not leaked:
+            return
+    names = "\n".join(f"  {task!r}" for task in leaked)
+    pytest.fail(f"the test left {len(leaked)} asyncio task(s) running:\n{names}", pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def _leaves_no_thread_running() -> Iterator[None]:
+    """Fail a test that leaves a thread behind which would keep the process from ending."""
+    before = set(threading.enumerate())
+    yield
+    leaked: list[threading.Thread] = []
+    for thread in set(threading.enumerate()) - before:
+        # The loop's own executor ends with its loop, which may be shared by a module of tests.
+        if thread.daemon or thread.name.startswith("asyncio_"):
+            continue
+        thread.join(THREAD_GRACE_SECONDS)
+        if thread.is_alive():
+            leaked.append(thread)
+    if leaked:
+        names = "\n".join(f"  {thread!r}" for thread in leaked)
+        pytest.fail(f"the test left {len(leaked)} thread(s) running:\n{names}", pytrace=False)
