@@ -1,0 +1,56 @@
+"""Who waits for "something changed", and who says so, inside one event loop.
+
+A counter grows with every change. A task that waits is let go at once when the counter moved since
+that task's last wait ended, and otherwise with the next change: so a change between two waits is
+never missed, however many tasks wait. Which change it was is not known here; whoever wakes looks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from weakref import WeakKeyDictionary
+
+
+class Changes:
+    """The counter and its waiters. Every method belongs to the event loop's thread.
+
+    >>> changes = Changes()
+    >>> changes.bump()
+    >>> asyncio.run(changes.wait(60.0))  # something changed before: returns at once
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        # A task that ended takes its mark with it.
+        self._seen: WeakKeyDictionary[asyncio.Task[object], int] = WeakKeyDictionary()
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks wait now."""
+        return len(self._waiting)
+
+    def bump(self) -> None:
+        """Something changed: let go of everyone who waits."""
+        self._count += 1
+        if self._waiting:
+            waiting, self._waiting = self._waiting, set()
+            for future in waiting:
+                if not future.done():
+                    future.set_result(None)
+
+    async def wait(self, timeout: float) -> None:
+        """Return when something changed since this task's last wait, or after `timeout` seconds."""
+        task = asyncio.current_task()
+        assert task is not None  # a coroutine runs in a task
+        if self._seen.get(task, 0) == self._count and timeout > 0:
+            future = asyncio.get_running_loop().create_future()
+            self._waiting.add(future)
+            try:
+                async with asyncio.timeout(timeout):
+                    await future
+            except TimeoutError:
+                pass
+            finally:
+                self._waiting.discard(future)
+        self._seen[task] = self._count
