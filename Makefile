@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# The tools of `make lint` say nothing of their own new releases.
+# pip and pyright say nothing of their own new releases.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
@@ -27,7 +27,7 @@ lint: $(READY) ## style, types and import direction only
 	@echo "ruff check"; $(BIN)/ruff check --quiet
 	@echo "ruff format --check"; $(BIN)/ruff format --check --quiet
 	@echo "pyright"; $(BIN)/pyright
-	@echo "import-linter"; $(BIN)/lint-imports --no-cache
+	@echo "import-linter"; $(BIN)/lint-imports --no-cache --no-logo
 
 bench: $(READY) ## measure; one JSON line per measurement
 	@$(BIN)/python -m benchmarks

@@ -30,8 +30,13 @@ THREAD_GRACE_SECONDS = 1.0
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the task check outermost around every coroutine test, and around no other."""
     for item in items:
-        if isinstance(item, pytest.Function) and item.get_closest_marker("asyncio"):
-            item.fixturenames.insert(0, "leaves_no_task_running")
+        marker = item.get_closest_marker("asyncio")
+        if marker is None or not isinstance(item, pytest.Function):
+            continue
+        if marker.kwargs.get("loop_scope", "function") != "function":
+            # The check would watch another loop and see nothing.
+            raise pytest.UsageError(f"{item.nodeid}: every coroutine test has a loop of its own")
+        item.fixturenames.insert(0, "leaves_no_task_running")
 
 
 @pytest.fixture
