@@ -1,0 +1,681 @@
+"""What is to be done about an input: the one place where policy is consulted.
+
+`decide(definition, run, input)` yields entries. It changes nothing itself: whoever drives it
+evolves the run by each entry before asking for the next one, so a decision sees the effect of the
+one before it (a worker slot that just got free) and no decision is ever made twice.
+
+    for entry in decide(definition, run, input):
+        evolve(run, entry)
+
+It refuses to know: the time (it rides on the input), what is in a message, what a step does, where
+the journal is kept, and which style the workflow was written in. Every tick costs the same however
+large the run is; opening a stream of n costs n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
+
+from stepwell.kernel.definition import Definition, Route, StepDef
+from stepwell.kernel.inputs import (
+    Arrived,
+    Asked,
+    Attempted,
+    CancelAsked,
+    ChildAsked,
+    ChildEnded,
+    Due,
+    Edited,
+    Gathered,
+    Input,
+    Loaded,
+    Noted,
+    ParkAsked,
+    ResumeAsked,
+    Sent,
+    Start,
+    Wrote,
+)
+from stepwell.kernel.journal import (
+    AnswerKept,
+    AttemptFailed,
+    BufferGathered,
+    ChildStarted,
+    Digested,
+    Entry,
+    InboxTaken,
+    Joined,
+    JoinReleased,
+    Published,
+    RunEnded,
+    RunParked,
+    RunResumed,
+    RunStarted,
+    ScopeEntered,
+    StateEdited,
+    StreamClosed,
+    StreamOpened,
+    Unhandled,
+    WaitEnded,
+    WaitOpened,
+    WorkAdded,
+    WorkBegun,
+    WorkDone,
+    WorkQueued,
+)
+from stepwell.kernel.outcomes import (
+    ChildResult,
+    Complete,
+    Emit,
+    Fail,
+    Failure,
+    Goto,
+    Message,
+    Sleep,
+    Spawn,
+    WaitFor,
+)
+from stepwell.kernel.run import QUEUED, RUNNING, WAITING, Run, Wait, Work, due_timer, evolve
+from stepwell.values import ErrorInfo, Json, RunStatus, derived_id
+
+MAX_RESTARTS = 25
+"""How often a process may die under one attempt before the run is parked for a person."""
+
+FAILURE = "StepFailedEvent"
+"""The tag of messages to error handlers."""
+
+CHILD = "ChildResult"
+"""The tag of answers that say how a child run ended."""
+
+Entries = Iterator[Entry]
+
+
+def advance(definition: Definition, run: Run, input: Input) -> list[Entry]:
+    """Decide about `input` and evolve `run` by what was decided; returns the entries."""
+    entries: list[Entry] = []
+    for entry in decide(definition, run, input):
+        evolve(run, entry)
+        entries.append(entry)
+    return entries
+
+
+def decide(definition: Definition, run: Run, input: Input) -> Entries:
+    """The entries that follow from `input`. Evolve the run by each before taking the next.
+
+    A run that has ended decides nothing any more; a parked one only about what a person, the
+    outside or its children tell it.
+    """
+    if run.ended is not None:
+        return iter(())
+    return _DECIDE[type(input)](definition, run, input)
+
+
+# --- the life of a run ---------------------------------------------------------------------------
+
+
+def _start(d: Definition, run: Run, i: Start) -> Entries:
+    if run.begun:
+        return
+    yield RunStarted(i.at, None if d.timeout is None else i.at + d.timeout)
+    message = i.message
+    if d.entry is not None:
+        yield from _add(d, run, d.by_name[d.entry], message, i.at)
+    else:
+        yield from _route(d, run, message, i.at)
+
+
+def _end(
+    d: Definition,
+    run: Run,
+    at: float,
+    status: RunStatus,
+    result: Message | None = None,
+    error: ErrorInfo | None = None,
+    step: str | None = None,
+) -> Entries:
+    """The run is to end like this; first through the exit scope, if there is one."""
+    cancel = run.children()
+    if run.scope == "exit":
+        ending = run.ending
+        assert ending is not None
+        if ending.error is not None or status is RunStatus.COMPLETED:
+            status, result, error, step = ending.status, ending.result, ending.error, ending.step
+    elif d.on_exit is not None:
+        yield ScopeEntered("exit", status, result, error, step, cancel)
+        yield from _add(d, run, d.by_name[d.on_exit], Message("Exit", None), at)
+        return
+    elif run.scope == "error" and status is RunStatus.COMPLETED:
+        ending = run.ending
+        assert ending is not None
+        status, result, error, step = ending.status, ending.result, ending.error, ending.step
+    yield RunEnded(status, at, result, error, step, cancel)
+
+
+def _cancel(d: Definition, run: Run, i: CancelAsked) -> Entries:
+    if run.scope == "exit":
+        return  # It is ending already, and clean-up is not cut short.
+    error = ErrorInfo("stepwell.errors.WorkflowCancelledByUser", i.reason or "cancelled")
+    yield from _end(d, run, i.at, RunStatus.CANCELLED, error=error)
+
+
+def _park(_d: Definition, run: Run, i: ParkAsked) -> Entries:
+    if run.parked is None:
+        yield RunParked(i.reason, i.at)
+
+
+def _resume(_d: Definition, run: Run, i: ResumeAsked) -> Entries:
+    if run.parked is not None:
+        yield RunResumed(i.at, "", _moved_deadline(run, i.at))
+
+
+def _loaded(d: Definition, run: Run, i: Loaded) -> Entries:
+    if run.parked is not None or not run.begun:
+        return
+    yield RunResumed(i.at, i.worker, _moved_deadline(run, i.at))
+    for work in run.work.values():
+        if work.restarts > MAX_RESTARTS:
+            reason = f"the worker died {work.restarts} times while step {work.step!r} was running"
+            yield RunParked(reason, i.at)
+            return
+
+
+def _moved_deadline(run: Run, at: float) -> float | None:
+    """Time that the run was not alive does not count: the deadline moves by it."""
+    return None if run.deadline is None else run.deadline + max(0.0, at - run.at)
+
+
+# --- messages find their steps -------------------------------------------------------------------
+
+
+def _route(
+    d: Definition,
+    run: Run,
+    m: Message,
+    at: float,
+    stream: int = 0,
+    index: int = 0,
+    recoveries: Mapping[str, int] | None = None,
+    external: bool = False,
+) -> Entries:
+    """`m` goes to whoever waits for it, then to every step that accepts it."""
+    marked = m.tag in d.marked
+    if marked:
+        if m.tag in d.ends:
+            yield from _end(d, run, at, RunStatus.COMPLETED, m)
+            return
+        yield Published((m,))
+    taken = False
+    answered = ""
+    if run.by_tag is not None and m.to is None and m.tag in run.by_tag:
+        for id in run.by_tag[m.tag]:
+            wait = cast("dict[str, Wait]", run.waits)[id]
+            if matches(m, wait.where):
+                if wait.work:
+                    answered = run.work[wait.work].step
+                taken = True
+                yield from _answer(d, run, wait, m, at)
+                break
+    for route in _routes(d, m):
+        step = route.step
+        if step.name == answered or (m.to is not None and step.name != m.to):
+            continue
+        if route.slot < 0:
+            taken = True
+            yield from _add(d, run, step, m, at, stream, index, recoveries)
+        elif step.join is not None and (stream or step.join.kind == "all_of"):
+            taken = True
+            yield from _join(d, run, route, m, at, stream, index, recoveries)
+    if not taken and (external or not marked):
+        yield Unhandled(m, kept=external)
+
+
+def _routes(d: Definition, m: Message) -> Iterator[Route]:
+    yield from d.routes.get(m.tag, ())
+    if m.kinds:
+        seen: set[str] = {route.step.name for route in d.routes.get(m.tag, ())}
+        for kind in m.kinds:
+            for route in d.by_kind.get(kind, ()):
+                if route.step.name not in seen:
+                    seen.add(route.step.name)
+                    yield route
+
+
+def _add(
+    d: Definition,
+    run: Run,
+    step: StepDef,
+    m: Message | tuple[Message, ...],
+    at: float,
+    stream: int = 0,
+    index: int = 0,
+    recoveries: Mapping[str, int] | None = None,
+) -> Entries:
+    """`step` owes one run with this input; it begins at once when a worker slot is free."""
+    state = run.steps.get(step.name)
+    if state is None or not step.workers or (state.running < step.workers and not state.queue):
+        deadline = None if step.timeout is None else at + step.timeout
+        yield WorkAdded(
+            run.counter + 1, step.name, m, True, at, deadline, stream, index, recoveries
+        )
+    else:
+        yield WorkAdded(run.counter + 1, step.name, m, False, at, None, stream, index, recoveries)
+
+
+def _join(
+    d: Definition,
+    run: Run,
+    route: Route,
+    m: Message,
+    at: float,
+    stream: int,
+    index: int,
+    recoveries: Mapping[str, int] | None,
+) -> Entries:
+    step = route.step
+    join = step.join
+    assert join is not None
+    state = (run.joins or {}).get((step.name, stream))
+    if state is not None and state.released:
+        return
+    yield Joined(step.name, stream, route.slot, index, m)
+    state = (run.joins or {})[(step.name, stream)]
+    if join.kind == "all_of":
+        if len(state.slots) == len(join.slots) and all(state.slots.values()):
+            members = tuple(state.slots[slot][0][1] for slot in range(len(join.slots)))
+            yield JoinReleased(step.name, stream)
+            yield from _add(d, run, step, members, at, stream, index, recoveries)
+    elif join.take is not None and len(state.slots[0]) >= join.take:
+        yield from _release(d, run, step, stream, at)
+
+
+def _release(d: Definition, run: Run, step: StepDef, stream: int, at: float) -> Entries:
+    """A collection is complete: `step` runs once with it, one level up."""
+    opened = cast("dict[int, Any]", run.streams)[stream]
+    state = (run.joins or {}).get((step.name, stream))
+    members = list(state.slots.get(0, ())) if state is not None else []
+    if step.join is not None and step.join.order == "input":
+        members.sort(key=lambda member: member[0])
+    yield JoinReleased(step.name, stream, over=True)
+    messages = tuple(message for _, message in members)
+    yield from _add(d, run, step, messages, at, opened.parent, opened.index)
+
+
+def _open_stream(d: Definition, run: Run, work: Work, e: Emit, at: float) -> Entries:
+    id = run.counter + 1
+    yield StreamOpened(id, work.stream, work.index, d.by_name[work.step].collectors)
+    # The stream counts as live while its members are being routed: one that is taken at once
+    # by a join must not close it.
+    for position, message in enumerate(e.messages):
+        yield from _route(d, run, message, at, id, position, work.recoveries)
+        if run.ended is not None or not run.streams or id not in run.streams:
+            return
+    yield from _close_streams(d, run, id, at)
+
+
+def _close_streams(d: Definition, run: Run, id: int, at: float) -> Entries:
+    """Close stream `id` if nothing can come from it any more, and then its parents likewise."""
+    while id and run.streams:
+        stream = run.streams.get(id)
+        if stream is None or stream.live:
+            return
+        for name in stream.collectors:
+            state = (run.joins or {}).get((name, id))
+            if state is None or not state.released:
+                yield from _release(d, run, d.by_name[name], id, at)
+        yield StreamClosed(id)
+        id = stream.parent
+
+
+# --- attempts end --------------------------------------------------------------------------------
+
+
+def _attempted(d: Definition, run: Run, i: Attempted) -> Entries:
+    work = run.work.get(i.work)
+    if work is None or work.over:
+        return  # It was given up, or taken over, while the attempt went on.
+    if i.edits:
+        yield StateEdited(i.edits)
+    outcome = i.outcome
+    kind = type(outcome)
+    at = i.at
+    if kind is Emit:
+        yield WorkDone(work.id)
+        e = cast(Emit, outcome)
+        if e.stream:
+            yield from _open_stream(d, run, work, e, at)
+        else:
+            for message in e.messages:
+                if (
+                    message.to is None
+                    and run.by_tag is None
+                    and not message.kinds
+                    and message.tag not in d.marked
+                ):
+                    # The straight road of `_route`, without its generators: one plain step.
+                    routes = d.routes.get(message.tag)
+                    if routes is not None and len(routes) == 1 and routes[0].slot < 0:
+                        step = routes[0].step
+                        state = run.steps.get(step.name)
+                        begun = (
+                            state is None
+                            or not step.workers
+                            or (state.running < step.workers and not state.queue)
+                        )
+                        yield WorkAdded(
+                            run.counter + 1,
+                            step.name,
+                            message,
+                            begun,
+                            at,
+                            at + step.timeout if begun and step.timeout is not None else None,
+                            work.stream,
+                            work.index,
+                            work.recoveries,
+                        )
+                        continue
+                yield from _route(
+                    d, run, message, at, work.stream, work.index, work.recoveries
+                )
+                if run.ended is not None or run.scope == "exit":
+                    return
+    elif kind is Fail:
+        yield from _failed(d, run, work, cast(Fail, outcome), at)
+    else:
+        yield WorkDone(work.id)
+        yield from _moved(d, run, work, outcome, at)
+    if run.ended is not None:
+        return
+    if work.stream:
+        yield from _close_streams(d, run, work.stream, at)
+    state = run.steps.get(work.step)
+    if state is not None and state.queue:
+        yield from _next(d, run, work.step, at)
+
+
+def _moved(d: Definition, run: Run, work: Work, outcome: object, at: float) -> Entries:
+    match outcome:
+        case Goto(step, message):
+            yield from _add(
+                d, run, d.by_name[step], message, at, work.stream, work.index, work.recoveries
+            )
+        case Sleep(seconds, step, message):
+            yield WorkAdded(
+                run.counter + 1,
+                step,
+                message,
+                False,
+                at,
+                None,
+                work.stream,
+                work.index,
+                work.recoveries,
+                at + seconds,
+            )
+        case WaitFor(tag, message, then, where, timeout, on_timeout):
+            id = derived_id(run.id, "wait", run.counter + 1)[:12]
+            due = None if timeout is None else at + timeout
+            wait = WaitOpened(id, at, 0, "", tag, where, due, None, then, on_timeout, message)
+            yield wait
+            yield from _from_inbox(d, run, id, at)
+        case Spawn(workflow, message, then):
+            id = derived_id(run.id, "child", run.counter + 1)[:16]
+            yield WaitOpened(id, at, then=then)
+            yield ChildStarted(id, workflow, message)
+        case Complete(result):
+            yield from _end(d, run, at, RunStatus.COMPLETED, result)
+        case _:
+            raise AssertionError(f"unknown outcome {outcome!r}")
+
+
+def _next(d: Definition, run: Run, name: str, at: float) -> Entries:
+    """Give the step's free worker slots to what is queued."""
+    step = d.by_name[name]
+    while True:
+        state = run.steps.get(name)
+        if state is None or not state.queue or (step.workers and state.running >= step.workers):
+            return
+        deadline = None if step.timeout is None else at + step.timeout
+        yield WorkBegun(state.queue[0], at, deadline)
+
+
+def _failed(d: Definition, run: Run, work: Work, fail: Fail, at: float) -> Entries:
+    """The attempt failed: again later, or to the error handler, or the run fails."""
+    retry_at = None if fail.retry_after is None or fail.final else at + fail.retry_after
+    yield AttemptFailed(work.id, fail.error, at, retry_at)
+    if retry_at is not None:
+        if retry_at <= at:
+            yield from _again(d, run, work, at)
+        return
+    yield WorkDone(work.id)
+    step = d.by_name[work.step]
+    handler = None if fail.final or step.on_error is None else d.by_name[step.on_error]
+    if handler is not None:
+        used = dict(work.recoveries or {})
+        used[handler.name] = used.get(handler.name, 0) + 1
+        if used[handler.name] <= handler.recoveries:
+            elapsed = at - work.first_at
+            failure = Failure(work.step, work.message, fail.error, work.attempt, elapsed, at)
+            message = Message(FAILURE, failure)
+            yield from _add(d, run, handler, message, at, work.stream, work.index, used)
+            return
+    if run.scope == "normal" and d.on_error is not None:
+        cancel = run.children()
+        failure = Failure(work.step, work.message, fail.error, work.attempt, at - work.first_at, at)
+        yield ScopeEntered("error", RunStatus.FAILED, None, fail.error, work.step, cancel)
+        yield from _add(d, run, d.by_name[d.on_error], Message(FAILURE, failure), at)
+        return
+    yield from _end(d, run, at, RunStatus.FAILED, None, fail.error, work.step)
+
+
+def _again(d: Definition, run: Run, work: Work, at: float) -> Entries:
+    """Delayed work is due: it takes a worker slot or gets in the queue for one."""
+    step = d.by_name[work.step]
+    state = run.steps.get(work.step)
+    if state is None or not step.workers or (state.running < step.workers and not state.queue):
+        yield WorkBegun(work.id, at, None if step.timeout is None else at + step.timeout)
+    else:
+        yield WorkQueued(work.id, at)
+
+
+# --- time ----------------------------------------------------------------------------------------
+
+
+def _due(d: Definition, run: Run, i: Due) -> Entries:
+    if run.parked is not None:
+        return
+    while run.ended is None:
+        timer = due_timer(run, i.at)
+        if timer is None:
+            return
+        _, _, kind, ref = timer
+        if kind == "work":
+            work = run.work[cast(int, ref)]
+            if work.phase == RUNNING:
+                yield from _attempt_timed_out(d, run, work, i.at)
+            else:
+                yield from _again(d, run, work, i.at)
+        elif kind == "wait":
+            yield from _wait_timed_out(d, run, cast("dict[str, Wait]", run.waits)[str(ref)], i.at)
+        else:
+            active = ", ".join(dict.fromkeys(work.step for work in run.work.values()))
+            seconds = d.timeout or 0.0
+            text = f"Operation timed out after {seconds} seconds. " + (
+                f"Currently active steps: {active}" if active else "No steps active"
+            )
+            error = ErrorInfo("stepwell.errors.WorkflowTimeoutError", text, active)
+            yield from _end(d, run, i.at, RunStatus.TIMED_OUT, None, error)
+
+
+TIMEOUT = "stepwell.errors.StepTimeoutError"
+
+
+def _attempt_timed_out(d: Definition, run: Run, work: Work, at: float) -> Entries:
+    """The kernel only says that time is over; the shell answers with the failed attempt, since
+    what to do about a failure is for the step's retry policy."""
+    timeout = d.by_name[work.step].timeout
+    error = ErrorInfo(TIMEOUT, f"Step {work.step!r} timed out after {timeout} seconds", work.id)
+    yield AttemptFailed(work.id, error, at, None)
+
+
+def _wait_timed_out(d: Definition, run: Run, wait: Wait, at: float) -> Entries:
+    yield WaitEnded(wait.id, None, timed_out=wait.tag is not None)
+    if wait.work:
+        yield from _next(d, run, run.work[wait.work].step, at)
+    elif wait.on_timeout is not None:
+        message = wait.message or Message("Timeout", None)
+        yield from _add(d, run, d.by_name[wait.on_timeout], message, at)
+    else:
+        seconds = at - wait.at
+        error = ErrorInfo(
+            "builtins.TimeoutError", f"no {wait.tag!r} arrived within {seconds:g} seconds"
+        )
+        yield from _end(d, run, at, RunStatus.FAILED, None, error)
+
+
+# --- the outside, and what a live attempt asks for -----------------------------------------------
+
+
+def _arrived(d: Definition, run: Run, i: Arrived) -> Entries:
+    if i.wait is None:
+        yield from _route(d, run, i.message, i.at, external=True)
+        return
+    wait = (run.waits or {}).get(i.wait)
+    if wait is not None and (wait.tag is None or wait.tag == i.message.tag):
+        yield from _answer(d, run, wait, i.message, i.at)
+    else:
+        yield Unhandled(i.message, kept=True, wait=i.wait)
+
+
+def _answer(d: Definition, run: Run, wait: Wait, m: Message, at: float) -> Entries:
+    yield WaitEnded(wait.id, m)
+    if wait.work:
+        yield from _next(d, run, run.work[wait.work].step, at)
+    elif wait.then is not None:
+        yield from _add(d, run, d.by_name[wait.then], m, at)
+    elif wait.message is not None:
+        yield from _end(d, run, at, RunStatus.COMPLETED, wait.message)
+
+
+def _asked(d: Definition, run: Run, i: Asked) -> Entries:
+    work = run.work.get(i.work)
+    if work is None or work.over or (work.waits and i.key in work.waits):
+        return
+    due = None if i.timeout is None else i.at + i.timeout
+    yield WaitOpened(i.wait, i.at, i.work, i.key, i.tag, i.where, due, i.question)
+    yield from _from_inbox(d, run, i.wait, i.at)
+    if run.waits and i.wait in run.waits:
+        yield from _next(d, run, work.step, i.at)
+
+
+def _from_inbox(d: Definition, run: Run, id: str, at: float) -> Entries:
+    """A message that came before anyone waited answers the wait at once."""
+    if run.inbox is None:
+        return
+    wait = cast("dict[str, Wait]", run.waits)[id]
+    for slot in (f"wait:{id}", wait.tag):
+        for position, message in enumerate(run.inbox.get(slot, ()) if slot else ()):
+            if message.tag == (wait.tag or message.tag) and (
+                slot != wait.tag or matches(message, wait.where)
+            ):
+                yield InboxTaken(str(slot), position)
+                yield from _answer(d, run, wait, message, at)
+                return
+
+
+def matches(m: Message, where: Mapping[str, Json] | None) -> bool:
+    """Whether the message's payload has each of the fields of `where` with just that value."""
+    if not where:
+        return True
+    payload = m.payload
+    if isinstance(payload, Mapping):
+        fields = cast("Mapping[str, object]", payload)
+        return all(fields.get(k) == v for k, v in where.items())
+    return all(getattr(payload, k, None) == v for k, v in where.items())
+
+
+def _noted(_d: Definition, run: Run, i: Noted) -> Entries:
+    if i.work in run.work:
+        yield AnswerKept(i.work, i.key, i.value)
+
+
+def _gathered(_d: Definition, run: Run, i: Gathered) -> Entries:
+    work = run.work.get(i.work)
+    if work is None or (work.answers is not None and i.key in work.answers):
+        return
+    buffer = (run.buffers or {}).get((work.step, i.buffer))
+    wanted: dict[str, int] = {}
+    for tag in i.expected:
+        wanted[tag] = wanted.get(tag, 0) + 1
+    if i.message.tag not in wanted:
+        yield AnswerKept(i.work, i.key, None)
+        return
+    number = 1 if buffer is None else buffer.last + 1
+    have = {tag: buffer.by_tag.get(tag, {}) if buffer else {} for tag in wanted}
+    full = all(len(have[t]) + (t == i.message.tag) >= n for t, n in wanted.items())
+    taken: tuple[int, ...] | None = None
+    if full:
+        queues = {tag: [*members, *([number] if tag == i.message.tag else [])] for tag, members in have.items()}
+        for queue in queues.values():
+            queue.reverse()
+        taken = tuple(queues[tag].pop() for tag in i.expected)
+    yield BufferGathered(i.work, i.key, work.step, i.buffer, i.message, taken)
+
+
+def _sent(d: Definition, run: Run, i: Sent) -> Entries:
+    work = run.work.get(i.work)
+    if work is None:
+        return
+    if i.digests:
+        yield Digested(i.work, i.digests)
+    for message in i.messages:
+        yield from _route(d, run, message, i.at, recoveries=work.recoveries)
+        if run.ended is not None:
+            return
+
+
+def _wrote(_d: Definition, run: Run, i: Wrote) -> Entries:
+    if i.work is not None and i.digests and i.work in run.work:
+        yield Digested(i.work, i.digests)
+    yield Published(i.messages, i.work)
+
+
+def _edited(_d: Definition, run: Run, i: Edited) -> Entries:
+    yield StateEdited(i.edits)
+
+
+def _child_asked(d: Definition, run: Run, i: ChildAsked) -> Entries:
+    work = run.work.get(i.work)
+    if work is None or work.over or (work.waits and i.key in work.waits):
+        return
+    yield WaitOpened(i.child, i.at, i.work, i.key)
+    yield ChildStarted(i.child, i.workflow, i.message)
+    yield from _next(d, run, work.step, i.at)
+
+
+def _child_ended(d: Definition, run: Run, i: ChildEnded) -> Entries:
+    wait = (run.waits or {}).get(i.result.run)
+    if wait is not None and wait.child is not None:
+        yield from _answer(d, run, wait, Message(CHILD, i.result), i.at)
+
+
+_DECIDE: dict[type, Callable[[Definition, Run, Any], Entries]] = {
+    Start: _start,
+    Attempted: _attempted,
+    Arrived: _arrived,
+    Asked: _asked,
+    Noted: _noted,
+    Gathered: _gathered,
+    Sent: _sent,
+    Wrote: _wrote,
+    Edited: _edited,
+    ChildAsked: _child_asked,
+    ChildEnded: _child_ended,
+    Due: _due,
+    CancelAsked: _cancel,
+    ParkAsked: _park,
+    ResumeAsked: _resume,
+    Loaded: _loaded,
+}
+
+__all__ = ["CHILD", "FAILURE", "MAX_RESTARTS", "QUEUED", "WAITING", "ChildResult", "advance", "decide"]
