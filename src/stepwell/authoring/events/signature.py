@@ -1,0 +1,540 @@
+"""Reads a step function and says, as plain data, what it takes and what it gives.
+
+The theory: in the event style the annotations of a function *are* its wiring. A parameter says
+which events start the function, and in what shape they are handed over; the return annotation
+says which events it may emit. Everything else (routing, validation, drawing, running) works on
+the `StepConfig` made here and never looks at the function again.
+
+How a parameter asks for events:
+
+    ev: A                   each A                                   kind "event"
+    ev: A | B               each A and each B                        kind "event"
+    a: A, b: B              one of each, as two arguments            kind "slot" (twice)
+    evs: list[A]            a closed collection                      kind "list"
+    events: tuple[A]        each A, handed over as `(a,)`            kind "wrapped"
+    events: tuple[A, B]     one of each, handed over as `(a, b)`     kind "slots"
+    events: tuple[A, ...]   as list[A], and handed over as a list    kind "batch"
+
+What may be an event: subclasses of `Event` everywhere. In the tuple style, which has no base
+class for its events (a parameter called `events`, or annotated as a tuple), pydantic models and
+dataclasses too. The start type declared by `Workflow[Ctx, Start, End]` may be any class, but a
+step is decorated before its class exists: so a lone pydantic or dataclass parameter is accepted
+as `provisional`, and the workflow class refuses it later unless it is the declared start type.
+
+This module refuses to know about workflow classes, other steps and running. It never imports a
+name: annotations are resolved in the module of the function and in the scopes around it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import typing
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from dataclasses import dataclass, is_dataclass, replace
+from types import FrameType, NoneType, UnionType
+from typing import Annotated, Literal, Never, NoReturn, TypeAlias, TypeGuard, Union, cast
+
+from pydantic import BaseModel
+from typing_extensions import TypeAliasType
+
+from stepwell.authoring.events.collect import All, Collect, Take
+from stepwell.authoring.events.model import Event, WorkflowErrorEvent
+from stepwell.authoring.events.resources import ResourceDescriptor
+from stepwell.errors import WorkflowValidationError
+from stepwell.retry import RetryPolicy
+
+__all__ = [
+    "EventKind",
+    "EventParam",
+    "Execution",
+    "ResourceParam",
+    "StepConfig",
+    "StepFunction",
+    "inspect_step",
+    "is_event_type",
+    "is_message_type",
+    "names_around",
+    "union_members",
+]
+
+StepFunction: TypeAlias = Callable[..., object]
+"""Any function that may be a step; its `_step_config` holds what was read from it."""
+
+Execution: TypeAlias = Literal["async", "thread", "process"]
+"""Where a step runs: on the event loop, in a thread, or in another process."""
+
+EventKind: TypeAlias = Literal["event", "wrapped", "slots", "slot", "list", "batch"]
+"""The shape in which events are handed to a parameter; the table is in the module's text."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventParam:
+    """One parameter that receives events.
+
+    Attributes:
+        name: the parameter's name; events are passed by keyword.
+        kind: the shape in which they are handed over.
+        types: the event types; for `slots` one for each place, in order (a type may stand in
+            several places), otherwise the types of which any one fits.
+        collect: when the collection is complete; set for `list` and `batch` only.
+    """
+
+    name: str
+    kind: EventKind
+    types: tuple[type, ...]
+    collect: Collect | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceParam:
+    """One parameter that is filled with a resource.
+
+    Attributes:
+        name: the parameter's name.
+        descriptor: how to make the resource, as found in the `Annotated` metadata.
+        type_annotation: the annotated type, without the metadata.
+    """
+
+    name: str
+    descriptor: ResourceDescriptor
+    type_annotation: object
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepConfig:
+    """All that is known of a step without running it.
+
+    Attributes:
+        name: the step's name, unique in its workflow.
+        func: the function as written, not bound to an instance.
+        event_params: the parameters that receive events; several only when all are `slot`.
+        context_param: the parameter that receives the context, if there is one.
+        state_type: `State` of a context parameter annotated `Context[State]`.
+        resources: the parameters filled with resources.
+        return_types: every type the step may emit, from lists and tuples too, in the order
+            written; `NoneType` is among them when the step may return None.
+        list_returns: members of the returned `list[...]`, which opens a stream of them.
+        bare_returns: the types that may be returned as a single value.
+        returns_none: None may be returned.
+        tuple_return: a tuple may be returned; each member is emitted.
+        num_workers: how many attempts of this step may run at once in one run.
+        retry_policy: when and how often to try again; None means never.
+        timeout: seconds an attempt may take; None means no limit.
+        execution: where the function runs.
+        accept_event_subclasses: subclasses of the accepted types are routed here too.
+        skip_graph_checks: names of the graph checks this step is exempt from.
+        is_error_handler: made by `@catch_error`.
+        for_steps: the steps an error handler covers; None means all that no other covers.
+        max_recoveries: how often the handler may recover one lineage of events.
+        is_entry: the undecorated `start` method of the tuple style.
+        provisional: accepted types that are legal only as the workflow's declared start type.
+    """
+
+    name: str
+    func: StepFunction
+    event_params: tuple[EventParam, ...]
+    context_param: str | None
+    state_type: type | None
+    resources: tuple[ResourceParam, ...]
+    return_types: tuple[type, ...]
+    list_returns: tuple[type, ...]
+    bare_returns: tuple[type, ...]
+    returns_none: bool
+    tuple_return: bool
+    num_workers: int = 4
+    retry_policy: RetryPolicy | None = None
+    timeout: float | None = None
+    execution: Execution = "async"
+    accept_event_subclasses: bool = False
+    skip_graph_checks: frozenset[str] = frozenset()
+    is_error_handler: bool = False
+    for_steps: tuple[str, ...] | None = None
+    max_recoveries: int = 1
+    is_entry: bool = False
+    provisional: tuple[type, ...] = ()
+
+    @property
+    def accepted_events(self) -> tuple[type, ...]:
+        """Every event type that any parameter takes, in the order written."""
+        return tuple(t for param in self.event_params for t in param.types)
+
+    @property
+    def produced_events(self) -> tuple[type, ...]:
+        """`return_types` without None and without `WorkflowErrorEvent`, which is not routed."""
+        return tuple(
+            t
+            for t in self.return_types
+            if t is not NoneType and not issubclass(t, WorkflowErrorEvent)
+        )
+
+
+# --- what may be an event ----------------------------------------------------------------------
+
+
+def is_event_type(value: object) -> TypeGuard[type[Event]]:
+    """Say whether `value` is `Event` or a subclass of it."""
+    return isinstance(value, type) and issubclass(value, Event)
+
+
+def is_message_type(value: object) -> TypeGuard[type]:
+    """Say whether `value` can be an event of the tuple style: an Event, a model or a dataclass."""
+    return isinstance(value, type) and (issubclass(value, BaseModel) or is_dataclass(value))
+
+
+# --- taking annotations apart --------------------------------------------------------------------
+
+
+def _plain(annotation: object) -> tuple[object, tuple[object, ...]]:
+    """Take `Annotated` and `type` aliases off; return what is inside, and the metadata."""
+    metadata: tuple[object, ...] = ()
+    while True:
+        if isinstance(annotation, TypeAliasType):
+            annotation = annotation.__value__
+        elif typing.get_origin(annotation) is Annotated:
+            annotation, *found = typing.get_args(annotation)
+            metadata = (*metadata, *found)
+        else:
+            return annotation, metadata
+
+
+def union_members(annotation: object) -> tuple[object, ...]:
+    """List the members of a union, nested ones too, without repeats; else the annotation alone."""
+    annotation, _ = _plain(annotation)
+    if typing.get_origin(annotation) not in (Union, UnionType):
+        return (annotation,)
+    members = (m for arg in typing.get_args(annotation) for m in union_members(arg))
+    return tuple(dict.fromkeys(members))
+
+
+def _present_members(annotation: object) -> tuple[object, ...]:
+    return tuple(m for m in union_members(annotation) if m is not NoneType and m is not None)
+
+
+# --- resolving names -----------------------------------------------------------------------------
+
+
+def names_around(func: StepFunction, frame: FrameType | None) -> tuple[dict[str, object], ...]:
+    """Collect the names by which annotations of `func` may be spelled besides its globals.
+
+    Args:
+        func: the function whose annotations will be resolved.
+        frame: where it is being decorated; the frames that called it are looked at too.
+
+    Returns:
+        Two mappings: the names of the scopes that enclose the function in the source, which come
+        before its module's names; and those of the place of decoration, which come after.
+    """
+    qualname, module = func.__qualname__, getattr(func, "__globals__", None)
+    enclosing: dict[str, object] = {}
+    fallback: dict[str, object] = {}
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name != "<module>" and frame.f_globals is module:
+            scope = frame.f_locals
+            if qualname.startswith((f"{code.co_qualname}.<locals>.", f"{code.co_qualname}.")):
+                enclosing = {**scope, **enclosing}
+            fallback = {**scope, **fallback}
+        frame = frame.f_back
+    return enclosing, fallback
+
+
+def _resolve(func: StepFunction, scopes: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    """Evaluate all annotations of `func`; the narrow scope first, the wide one if a name lacks."""
+    module: dict[str, object] = getattr(inspect.unwrap(func), "__globals__", {})
+    wider = {**scopes[1], **module, **scopes[0]}
+    try:
+        try:
+            return typing.get_type_hints(func, None, dict(scopes[0]), include_extras=True)
+        except NameError:
+            return typing.get_type_hints(func, None, wider, include_extras=True)
+    except NameError as error:
+        raise WorkflowValidationError(
+            f"Failed to resolve type annotations for {func.__qualname__}. "
+            f"Missing name: {error.name}. A name in an annotation must be known in the module of "
+            "the step or in a scope around it at the moment the step is decorated."
+        ) from error
+    except (AttributeError, TypeError, SyntaxError) as error:
+        raise WorkflowValidationError(
+            f"Failed to resolve type annotations for {func.__qualname__}: {error}"
+        ) from error
+
+
+# --- parameters ----------------------------------------------------------------------------------
+
+
+def _check_marker(name: str, marker: Collect, collects: bool) -> None:
+    if not collects:
+        raise WorkflowValidationError(
+            f"Parameter '{name}' carries a Collect marker but is not annotated as list[E] of an "
+            "Event subclass. Collect markers apply only to collection fan-in (list[Event]) "
+            "parameters."
+        )
+    if not isinstance(cast(object, marker.cardinality), (All, Take)):
+        raise WorkflowValidationError(
+            f"Collect cardinality on '{name}' must be All() or Take(n). "
+            "Other cardinalities are not supported."
+        )
+
+
+def _tuple_param(name: str, args: tuple[object, ...]) -> EventParam | None:
+    """Read `tuple[A]`, `tuple[A, B]` or `tuple[A, ...]`; None when it holds other things."""
+    open_ended = len(args) == 2 and args[1] is Ellipsis
+    places = [_present_members(arg) for arg in (args[:1] if open_ended else args)]
+    if not places or not all(is_message_type(t) for place in places for t in place):
+        return None
+    if len(places) == 1:
+        types = cast("tuple[type, ...]", places[0])
+        return EventParam(name, "batch" if open_ended else "wrapped", types)
+    if any(len(place) != 1 for place in places):
+        raise WorkflowValidationError(
+            f"Parameter '{name}' joins events as a tuple, so each place of the tuple must be a "
+            "single event type; a union in a place is not supported."
+        )
+    return EventParam(name, "slots", tuple(cast(type, place[0]) for place in places))
+
+
+def _event_param(name: str, annotation: object, declared: tuple[type, ...]) -> EventParam | None:
+    """Read one annotation as a request for events; None when it is not one."""
+    annotation, metadata = _plain(annotation)
+    members = _present_members(annotation)
+    marker = next((m for m in metadata if isinstance(m, Collect)), None)
+    param: EventParam | None = None
+
+    def fits(t: object) -> bool:
+        return is_event_type(t) or t in declared or (name == "events" and is_message_type(t))
+
+    if len(members) == 1 and typing.get_origin(members[0]) is tuple:
+        param = _tuple_param(name, typing.get_args(members[0]))
+    elif len(members) == 1 and typing.get_origin(members[0]) is list:
+        inner = _present_members(typing.get_args(members[0])[0])
+        if all(fits(t) for t in inner):
+            param = EventParam(name, "list", cast("tuple[type, ...]", inner))
+    elif members and all(fits(t) for t in members):
+        param = EventParam(name, "event", cast("tuple[type, ...]", members))
+
+    collects = param is not None and param.kind in ("list", "batch")
+    if marker is not None:
+        _check_marker(name, marker, collects)
+    if param is not None and collects:
+        return replace(param, collect=marker or Collect())
+    return param
+
+
+def _combine(params: list[EventParam]) -> tuple[EventParam, ...]:
+    """Check that several event parameters make sense together; they then form one join."""
+    if len(params) == 1:
+        return tuple(params)
+    lists = [p.name for p in params if p.collect is not None]
+    if len(lists) > 1:
+        raise WorkflowValidationError(
+            "A step may declare at most one list[E] collection parameter, but found both "
+            f"'{lists[0]}' and '{lists[1]}'. Multi-slot collects are not supported."
+        )
+    if lists:
+        raise WorkflowValidationError(
+            "A list[E] collection parameter cannot be combined with other event parameters. Use "
+            "a single list[E] parameter, or multiple single-event parameters for a multi-slot "
+            "join."
+        )
+    for param in params:
+        if param.kind != "event":
+            raise WorkflowValidationError(
+                f"The tuple parameter '{param.name}' cannot be combined with other event "
+                "parameters. Name all joined events in one tuple, or give each its own parameter."
+            )
+        if len(param.types) != 1:
+            raise WorkflowValidationError(
+                "Collect-mode steps (more than one event parameter) require each event parameter "
+                f"to declare a single event type, but parameter '{param.name}' declares "
+                f"{len(param.types)}. Union-typed collect parameters are not supported."
+            )
+    return tuple(replace(p, kind="slot") for p in params)
+
+
+def _context_state(annotation: object) -> tuple[bool, type | None]:
+    """Say whether an annotation is `Context` or `Context[State]`, and which state it names.
+
+    It goes by name because the class belongs to a layer above this one.
+    """
+    members = _present_members(annotation)
+    if len(members) != 1:
+        return False, None
+    origin = typing.get_origin(members[0]) or members[0]
+    if not isinstance(origin, type) or origin.__name__ != "Context":
+        return False, None
+    state = next((a for a in typing.get_args(members[0]) if a is not typing.Any), None)
+    return True, state if isinstance(state, type) else None
+
+
+@dataclass(slots=True)
+class _Parameters:
+    events: list[EventParam]
+    resources: list[ResourceParam]
+    context: str | None = None
+    state: type | None = None
+    provisional: tuple[type, ...] = ()
+
+
+def _read_parameters(
+    func: StepFunction, hints: Mapping[str, object], declared: tuple[type, ...]
+) -> _Parameters:
+    found = _Parameters([], [])
+    lone: list[EventParam] = []
+    for name, parameter in inspect.signature(func).parameters.items():
+        if name not in hints or parameter.kind in (
+            parameter.VAR_POSITIONAL,
+            parameter.VAR_KEYWORD,
+        ):
+            continue
+        annotation = hints[name]
+        inner, metadata = _plain(annotation)
+        resource = next((m for m in metadata if isinstance(m, ResourceDescriptor)), None)
+        is_context, state = _context_state(annotation)
+        if resource is not None:
+            found.resources.append(ResourceParam(name, resource, inner))
+        elif is_context:
+            found.context, found.state = name, state or found.state
+        elif (param := _event_param(name, annotation, declared)) is not None:
+            found.events.append(param)
+        elif all(is_message_type(t) for t in (members := _present_members(annotation))):
+            lone.append(EventParam(name, "event", cast("tuple[type, ...]", members)))
+    if not found.events and len(lone) == 1 and lone[0].types:
+        found.events = lone
+        found.provisional = tuple(t for t in lone[0].types if not is_event_type(t))
+    if not found.events:
+        raise WorkflowValidationError(
+            "Step signature must have at least one parameter annotated as type Event"
+        )
+    return found
+
+
+# --- returns -------------------------------------------------------------------------------------
+
+_ASYNC_ITERATORS = (AsyncIterator, AsyncIterable, AsyncGenerator)
+
+
+@dataclass(slots=True)
+class _Returns:
+    types: dict[type, None]  # ordered sets
+    lists: dict[type, None]
+    bare: dict[type, None]
+    none: bool = False
+    tuple: bool = False
+
+
+def _emitted_class(member: object, step: str) -> type:
+    # A generic alias stands for its class: whether that may be emitted is the workflow's business.
+    cls = typing.get_origin(member) or member
+    if not isinstance(cls, type) or cls in (list, tuple) and member is not cls:
+        raise WorkflowValidationError(
+            f"Step '{step}' has a return annotation that names no event class: {member!r}."
+        )
+    return cls
+
+
+def _returned_members(arguments: Sequence[object], step: str) -> Iterator[type]:
+    for argument in arguments:
+        for member in _present_members(argument):
+            if member is not Ellipsis:
+                yield _emitted_class(member, step)
+
+
+def _read_returns(annotation: object, step: str) -> _Returns:
+    found = _Returns({}, {}, {})
+    for member in union_members(annotation):
+        origin, args = typing.get_origin(member), typing.get_args(member)
+        if member is NoneType or member is None:
+            found.none = True
+            found.types[NoneType] = None
+        elif member is Never or member is NoReturn:
+            continue  # a step that always raises emits nothing
+        elif origin in _ASYNC_ITERATORS or member in _ASYNC_ITERATORS:
+            raise WorkflowValidationError(_NO_ASYNC_ITERATORS)
+        elif origin is list:
+            found.lists.update(dict.fromkeys(_returned_members(args, step)))
+            found.types.update(found.lists)
+        elif origin is tuple:
+            found.tuple = True
+            found.types.update(dict.fromkeys(_returned_members(args, step)))
+        else:
+            found.bare[_emitted_class(member, step)] = None
+            found.types.update(found.bare)
+    return found
+
+
+_NO_ASYNC_ITERATORS = (
+    "Async-iterator fan-out (AsyncIterator[E] / AsyncGenerator[E, None] / async generator steps) "
+    "is not supported. Return list[E] for a static collection, or emit incrementally with "
+    "ctx.send_event."
+)
+
+
+# --- the whole function --------------------------------------------------------------------------
+
+
+def inspect_step(
+    func: StepFunction,
+    *,
+    scopes: Sequence[Mapping[str, object]] | None = None,
+    declared: tuple[type, ...] = (),
+) -> StepConfig:
+    """Read what a function takes and gives; options of the decorators keep their defaults.
+
+    Args:
+        func: a function or coroutine function with annotations.
+        scopes: what `names_around` returned; by default the caller's surroundings are used.
+        declared: classes that are events here although they are no `Event` subclasses.
+
+    Returns:
+        The step as data, to be completed with `dataclasses.replace`.
+
+    Raises:
+        WorkflowValidationError: the signature cannot be that of a step; the text says why.
+
+    Example:
+        >>> async def greet(ev: StartEvent) -> StopEvent: ...
+        >>> inspect_step(greet).accepted_events
+        (<class 'stepwell.authoring.events.model.StartEvent'>,)
+    """
+    if inspect.isasyncgenfunction(func):
+        raise WorkflowValidationError(_NO_ASYNC_ITERATORS)
+    if inspect.isgeneratorfunction(func):
+        raise WorkflowValidationError(
+            f"Step '{func.__name__}' is a generator, which is not supported. Return list[E] for "
+            "a static collection, or emit incrementally with ctx.send_event."
+        )
+    if scopes is None:
+        scopes = names_around(func, sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
+    hints = _resolve(func, scopes)
+    parameters = _read_parameters(func, hints, declared)
+    events = _combine(parameters.events)
+    if "return" not in hints:
+        raise WorkflowValidationError(
+            "Return types of workflows step functions must be annotated with their type."
+        )
+    returns = _read_returns(hints["return"], func.__name__)
+    return StepConfig(
+        name=func.__name__,
+        func=func,
+        event_params=events,
+        context_param=parameters.context,
+        state_type=parameters.state,
+        resources=tuple(parameters.resources),
+        return_types=tuple(returns.types),
+        list_returns=tuple(returns.lists),
+        bare_returns=tuple(returns.bare),
+        returns_none=returns.none,
+        tuple_return=returns.tuple,
+        # A plain wrapper around a coroutine function gives a coroutine, too.
+        execution="async" if inspect.iscoroutinefunction(inspect.unwrap(func)) else "thread",
+        provisional=parameters.provisional,
+    )
