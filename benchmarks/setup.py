@@ -22,7 +22,8 @@ PEERS: dict[str, list[str]] = {
     "llama_index": ["llama-index-workflows>=2.26.1"],
     "langgraph": ["langgraph>=1.2.22", "langgraph-checkpoint-sqlite>=3.1.2"],
     "pydantic_graph": ["pydantic-graph>=2.68.0"],
-    "burr": ["apache-burr>=0.43.0", "aiosqlite>=0.20"],
+    # Burr's parallelism imports its tracking extra, and its async persister aiosqlite.
+    "burr": ["apache-burr[tracking]>=0.43.0", "aiosqlite>=0.22.1"],
     "dbos": ["dbos>=3.4.0"],
 }
 
