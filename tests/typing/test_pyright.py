@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,8 +41,13 @@ class _Diagnostic(TypedDict, total=False):
     range: _Range
 
 
+class _Summary(TypedDict):
+    filesAnalyzed: int
+
+
 class _Output(TypedDict):
     generalDiagnostics: list[_Diagnostic]
+    summary: _Summary
 
 
 def expected(file: Path) -> list[Report]:
@@ -58,12 +64,15 @@ def reported(files: list[Path], scratch: Path) -> list[Report]:
 
     One run serves all files; pyright's start costs more than the files do.
     """
-    # Given on the command line, files would be checked under the repository's own configuration.
-    config = scratch / "pyrightconfig.json"
-    config.write_text(
+    # Copies, because pyright takes only what lies beside its configuration, and the repository's
+    # own one leaves the mistakes out.
+    project = scratch / "project"
+    project.mkdir()
+    for file in files:
+        shutil.copy(file, project)
+    (project / "pyrightconfig.json").write_text(
         json.dumps(
             {
-                "include": [str(file) for file in files],
                 "extraPaths": [str(SRC)],
                 "typeCheckingMode": "strict",
                 "pythonVersion": "3.11",
@@ -74,7 +83,7 @@ def reported(files: list[Path], scratch: Path) -> list[Report]:
     ran = subprocess.run(
         [
             *(sys.executable, "-m", "pyright", "--outputjson"),
-            *("--project", str(config), "--pythonpath", sys.executable),
+            *("--project", str(project), "--pythonpath", sys.executable),
         ],
         check=False,
         capture_output=True,
@@ -83,6 +92,7 @@ def reported(files: list[Path], scratch: Path) -> list[Report]:
     # 0: clean, 1: something reported; anything else means that nothing was checked.
     assert ran.returncode in (0, 1), ran.stdout + ran.stderr
     output: _Output = json.loads(ran.stdout)
+    assert output["summary"]["filesAnalyzed"] == len(files), ran.stdout + ran.stderr
     return sorted(
         (
             Path(found.get("file", "?")).name,
