@@ -218,7 +218,7 @@ class RunAlreadyExists(StepwellError, WorkflowRuntimeError, RuntimeError):
     """
 
     code = "run_already_exists"
-    whose = "user"
+    whose: Whose = "user"  # both parents declare it
 
     def __init__(self, run_id: str) -> None:
         super().__init__(f"Workflow run with run_id '{run_id}' already exists.")
