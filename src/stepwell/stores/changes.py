@@ -8,6 +8,7 @@ never missed, however many tasks wait. Which change it was is not known here; wh
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 from weakref import WeakKeyDictionary
 
 
@@ -41,8 +42,7 @@ class Changes:
 
     async def wait(self, timeout: float) -> None:
         """Return when something changed since this task's last wait, or after `timeout` seconds."""
-        task = asyncio.current_task()
-        assert task is not None  # a coroutine runs in a task
+        task = cast("asyncio.Task[object]", asyncio.current_task())  # a coroutine runs in a task
         if self._seen.get(task, 0) == self._count and timeout > 0:
             future = asyncio.get_running_loop().create_future()
             self._waiting.add(future)

@@ -477,8 +477,8 @@ class MemoryStore:
                 faults.append(f"run {id}: its journal rows are not numbered 1, 2, 3, ...")
             if run.snapshot is not None and run.snapshot.seq > len(run.journal):
                 faults.append(f"run {id}: its snapshot is of row {run.snapshot.seq}, after its end")
-            for digest in run.blobs - self._blobs.keys():
-                faults.append(f"run {id}: its payload {digest} is missing")
+            missing = sorted(run.blobs - self._blobs.keys())
+            faults.extend(f"run {id}: its payload {digest} is missing" for digest in missing)
         return faults
 
     def _check_open(self) -> None:
