@@ -42,6 +42,7 @@ __all__ = [
     "RetryCondition",
     "RetryInfo",
     "RetryPolicy",
+    "SeedlessRetryPolicy",
     "StopCondition",
     "WaitStrategy",
     "describe_policy",
@@ -89,14 +90,9 @@ ExceptionTypes = type[BaseException] | tuple[type[BaseException], ...]
 class RetryPolicy(Protocol):
     """Anything that says when a failed step is tried again.
 
-    `seed` may be left out of an implementation's signature; it is passed only where taken.
-
     Example:
-        >>> class Twice:
-        ...     def next(self, elapsed_time, attempts, error):
-        ...         return 0.5 if attempts < 2 else None
-        >>> next_delay(Twice(), 0.0, 1, ValueError(), seed=7)
-        0.5
+        >>> isinstance(retry_policy(), RetryPolicy)
+        True
     """
 
     def next(
@@ -110,6 +106,22 @@ class RetryPolicy(Protocol):
             error: what the last attempt raised.
             seed: where jitter comes from; None draws it fresh.
         """
+        ...
+
+
+class SeedlessRetryPolicy(Protocol):
+    """The least a policy can be: `next` without `seed`. Every RetryPolicy is one, too.
+
+    Example:
+        >>> class Once:
+        ...     def next(self, elapsed_time, attempts, error):
+        ...         return 0.5 if attempts < 2 else None
+        >>> next_delay(Once(), 0.0, 1, ValueError(), seed=7)
+        0.5
+    """
+
+    def next(self, elapsed_time: float, attempts: int, error: Exception, /) -> float | None:
+        """As `RetryPolicy.next`; the arguments come by position."""
         ...
 
 
@@ -828,7 +840,7 @@ def _signature_takes_seed(next_method: Callable[..., object]) -> bool:
     )
 
 
-def _takes_seed(policy: RetryPolicy) -> bool:
+def _takes_seed(policy: SeedlessRetryPolicy) -> bool:
     if "next" in getattr(policy, "__dict__", {}):  # this object's own: its type says nothing
         return _signature_takes_seed(policy.next)
     kind = type(policy)
@@ -839,7 +851,7 @@ def _takes_seed(policy: RetryPolicy) -> bool:
 
 
 def next_delay(
-    policy: RetryPolicy, elapsed: float, attempts: int, error: Exception, seed: int | None
+    policy: SeedlessRetryPolicy, elapsed: float, attempts: int, error: Exception, seed: int | None
 ) -> float | None:
     """Ask any policy for the delay before the next attempt.
 
@@ -862,7 +874,7 @@ def next_delay(
         5.0
     """
     if _takes_seed(policy):
-        answer = policy.next(elapsed, attempts, error, seed=seed)
+        answer = cast("RetryPolicy", policy).next(elapsed, attempts, error, seed=seed)
     else:
         answer = policy.next(elapsed, attempts, error)
     if answer is None:
@@ -873,7 +885,7 @@ def next_delay(
     return max(0.0, delay)
 
 
-def describe_policy(policy: RetryPolicy) -> dict[str, object]:
+def describe_policy(policy: SeedlessRetryPolicy) -> dict[str, object]:
     """Any policy as JSON data; one without `describe()` gives only the name of its class.
 
     Example:
