@@ -39,16 +39,22 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from dataclasses import dataclass, is_dataclass, replace
-from types import FrameType, NoneType, UnionType
-from typing import Annotated, Literal, Never, NoReturn, TypeAlias, TypeGuard, Union, cast
+from dataclasses import dataclass, field, is_dataclass, replace
+from types import NoneType
+from typing import Any, Literal, Never, NoReturn, TypeAlias, TypeGuard, cast
 
 from pydantic import BaseModel
-from typing_extensions import TypeAliasType
 
+from stepwell.authoring.events.annotations import (
+    names_around,
+    plain,
+    present_members,
+    resolve,
+    union_members,
+)
 from stepwell.authoring.events.collect import All, Collect, Take
 from stepwell.authoring.events.model import Event, WorkflowErrorEvent
-from stepwell.authoring.events.resources import ResourceDescriptor
+from stepwell.authoring.events.resources import ResourceDefinition, ResourceDescriptor
 from stepwell.errors import WorkflowValidationError
 from stepwell.retry import RetryPolicy
 
@@ -62,8 +68,6 @@ __all__ = [
     "inspect_step",
     "is_event_type",
     "is_message_type",
-    "names_around",
-    "union_members",
 ]
 
 StepFunction: TypeAlias = Callable[..., object]
@@ -90,7 +94,7 @@ class EventParam:
 
     name: str
     kind: EventKind
-    types: tuple[type, ...]
+    types: tuple[type[Any], ...]
     collect: Collect | None = None
 
 
@@ -126,6 +130,7 @@ class StepConfig:
         bare_returns: the types that may be returned as a single value.
         returns_none: None may be returned.
         tuple_return: a tuple may be returned; each member is emitted.
+        tuple_returns: members of the returned tuples.
         num_workers: how many attempts of this step may run at once in one run.
         retry_policy: when and how often to try again; None means never.
         timeout: seconds an attempt may take; None means no limit.
@@ -143,13 +148,14 @@ class StepConfig:
     func: StepFunction
     event_params: tuple[EventParam, ...]
     context_param: str | None
-    state_type: type | None
+    state_type: type[Any] | None
     resources: tuple[ResourceParam, ...]
-    return_types: tuple[type, ...]
-    list_returns: tuple[type, ...]
-    bare_returns: tuple[type, ...]
+    return_types: tuple[type[Any], ...]
+    list_returns: tuple[type[Any], ...]
+    bare_returns: tuple[type[Any], ...]
     returns_none: bool
     tuple_return: bool
+    tuple_returns: tuple[type[Any], ...] = ()
     num_workers: int = 4
     retry_policy: RetryPolicy | None = None
     timeout: float | None = None
@@ -160,15 +166,15 @@ class StepConfig:
     for_steps: tuple[str, ...] | None = None
     max_recoveries: int = 1
     is_entry: bool = False
-    provisional: tuple[type, ...] = ()
+    provisional: tuple[type[Any], ...] = ()
 
     @property
-    def accepted_events(self) -> tuple[type, ...]:
+    def accepted_events(self) -> tuple[type[Any], ...]:
         """Every event type that any parameter takes, in the order written."""
         return tuple(t for param in self.event_params for t in param.types)
 
     @property
-    def produced_events(self) -> tuple[type, ...]:
+    def produced_events(self) -> tuple[type[Any], ...]:
         """`return_types` without None and without `WorkflowErrorEvent`, which is not routed."""
         return tuple(
             t
@@ -185,87 +191,11 @@ def is_event_type(value: object) -> TypeGuard[type[Event]]:
     return isinstance(value, type) and issubclass(value, Event)
 
 
-def is_message_type(value: object) -> TypeGuard[type]:
+def is_message_type(value: object) -> TypeGuard[type[Any]]:
     """Say whether `value` can be an event of the tuple style: an Event, a model or a dataclass."""
-    return isinstance(value, type) and (issubclass(value, BaseModel) or is_dataclass(value))
-
-
-# --- taking annotations apart --------------------------------------------------------------------
-
-
-def _plain(annotation: object) -> tuple[object, tuple[object, ...]]:
-    """Take `Annotated` and `type` aliases off; return what is inside, and the metadata."""
-    metadata: tuple[object, ...] = ()
-    while True:
-        if isinstance(annotation, TypeAliasType):
-            annotation = annotation.__value__
-        elif typing.get_origin(annotation) is Annotated:
-            annotation, *found = typing.get_args(annotation)
-            metadata = (*metadata, *found)
-        else:
-            return annotation, metadata
-
-
-def union_members(annotation: object) -> tuple[object, ...]:
-    """List the members of a union, nested ones too, without repeats; else the annotation alone."""
-    annotation, _ = _plain(annotation)
-    if typing.get_origin(annotation) not in (Union, UnionType):
-        return (annotation,)
-    members = (m for arg in typing.get_args(annotation) for m in union_members(arg))
-    return tuple(dict.fromkeys(members))
-
-
-def _present_members(annotation: object) -> tuple[object, ...]:
-    return tuple(m for m in union_members(annotation) if m is not NoneType and m is not None)
-
-
-# --- resolving names -----------------------------------------------------------------------------
-
-
-def names_around(func: StepFunction, frame: FrameType | None) -> tuple[dict[str, object], ...]:
-    """Collect the names by which annotations of `func` may be spelled besides its globals.
-
-    Args:
-        func: the function whose annotations will be resolved.
-        frame: where it is being decorated; the frames that called it are looked at too.
-
-    Returns:
-        Two mappings: the names of the scopes that enclose the function in the source, which come
-        before its module's names; and those of the place of decoration, which come after.
-    """
-    qualname, module = func.__qualname__, getattr(func, "__globals__", None)
-    enclosing: dict[str, object] = {}
-    fallback: dict[str, object] = {}
-    while frame is not None:
-        code = frame.f_code
-        if code.co_name != "<module>" and frame.f_globals is module:
-            scope = frame.f_locals
-            if qualname.startswith((f"{code.co_qualname}.<locals>.", f"{code.co_qualname}.")):
-                enclosing = {**scope, **enclosing}
-            fallback = {**scope, **fallback}
-        frame = frame.f_back
-    return enclosing, fallback
-
-
-def _resolve(func: StepFunction, scopes: Sequence[Mapping[str, object]]) -> dict[str, object]:
-    """Evaluate all annotations of `func`; the narrow scope first, the wide one if a name lacks."""
-    module: dict[str, object] = getattr(inspect.unwrap(func), "__globals__", {})
-    wider = {**scopes[1], **module, **scopes[0]}
-    try:
-        try:
-            return typing.get_type_hints(func, None, dict(scopes[0]), include_extras=True)
-        except NameError:
-            return typing.get_type_hints(func, None, wider, include_extras=True)
-    except NameError as error:
-        raise WorkflowValidationError(
-            f"Failed to resolve type annotations for {func.__qualname__}. "
-            f"Missing name: {error.name}. A name in an annotation must be known in the module of "
-            "the step or in a scope around it at the moment the step is decorated."
-        ) from error
-    except (AttributeError, TypeError, SyntaxError) as error:
-        raise WorkflowValidationError(
-            f"Failed to resolve type annotations for {func.__qualname__}: {error}"
-        ) from error
+    return isinstance(value, type) and (
+        issubclass(value, BaseModel) or is_dataclass(cast("type[Any]", value))
+    )
 
 
 # --- parameters ----------------------------------------------------------------------------------
@@ -288,24 +218,24 @@ def _check_marker(name: str, marker: Collect, collects: bool) -> None:
 def _tuple_param(name: str, args: tuple[object, ...]) -> EventParam | None:
     """Read `tuple[A]`, `tuple[A, B]` or `tuple[A, ...]`; None when it holds other things."""
     open_ended = len(args) == 2 and args[1] is Ellipsis
-    places = [_present_members(arg) for arg in (args[:1] if open_ended else args)]
+    places = [present_members(arg) for arg in (args[:1] if open_ended else args)]
     if not places or not all(is_message_type(t) for place in places for t in place):
         return None
     if len(places) == 1:
-        types = cast("tuple[type, ...]", places[0])
+        types = cast("tuple[type[Any], ...]", places[0])
         return EventParam(name, "batch" if open_ended else "wrapped", types)
     if any(len(place) != 1 for place in places):
         raise WorkflowValidationError(
             f"Parameter '{name}' joins events as a tuple, so each place of the tuple must be a "
             "single event type; a union in a place is not supported."
         )
-    return EventParam(name, "slots", tuple(cast(type, place[0]) for place in places))
+    return EventParam(name, "slots", tuple(cast("type[Any]", place[0]) for place in places))
 
 
-def _event_param(name: str, annotation: object, declared: tuple[type, ...]) -> EventParam | None:
+def _event_param(name: str, annotation: object, declared: tuple[object, ...]) -> EventParam | None:
     """Read one annotation as a request for events; None when it is not one."""
-    annotation, metadata = _plain(annotation)
-    members = _present_members(annotation)
+    annotation, metadata = plain(annotation)
+    members = present_members(annotation)
     marker = next((m for m in metadata if isinstance(m, Collect)), None)
     param: EventParam | None = None
 
@@ -315,11 +245,11 @@ def _event_param(name: str, annotation: object, declared: tuple[type, ...]) -> E
     if len(members) == 1 and typing.get_origin(members[0]) is tuple:
         param = _tuple_param(name, typing.get_args(members[0]))
     elif len(members) == 1 and typing.get_origin(members[0]) is list:
-        inner = _present_members(typing.get_args(members[0])[0])
+        inner = present_members(typing.get_args(members[0])[0])
         if all(fits(t) for t in inner):
-            param = EventParam(name, "list", cast("tuple[type, ...]", inner))
+            param = EventParam(name, "list", cast("tuple[type[Any], ...]", inner))
     elif members and all(fits(t) for t in members):
-        param = EventParam(name, "event", cast("tuple[type, ...]", members))
+        param = EventParam(name, "event", cast("tuple[type[Any], ...]", members))
 
     collects = param is not None and param.kind in ("list", "batch")
     if marker is not None:
@@ -360,12 +290,12 @@ def _combine(params: list[EventParam]) -> tuple[EventParam, ...]:
     return tuple(replace(p, kind="slot") for p in params)
 
 
-def _context_state(annotation: object) -> tuple[bool, type | None]:
+def _context_state(annotation: object) -> tuple[bool, type[Any] | None]:
     """Say whether an annotation is `Context` or `Context[State]`, and which state it names.
 
     It goes by name because the class belongs to a layer above this one.
     """
-    members = _present_members(annotation)
+    members = present_members(annotation)
     if len(members) != 1:
         return False, None
     origin = typing.get_origin(members[0]) or members[0]
@@ -380,12 +310,15 @@ class _Parameters:
     events: list[EventParam]
     resources: list[ResourceParam]
     context: str | None = None
-    state: type | None = None
-    provisional: tuple[type, ...] = ()
+    state: type[Any] | None = None
+    provisional: tuple[type[Any], ...] = ()
 
 
 def _read_parameters(
-    func: StepFunction, hints: Mapping[str, object], declared: tuple[type, ...]
+    func: StepFunction,
+    hints: Mapping[str, object],
+    declared: tuple[type[Any], ...],
+    local_names: dict[str, object],
 ) -> _Parameters:
     found = _Parameters([], [])
     lone: list[EventParam] = []
@@ -396,17 +329,20 @@ def _read_parameters(
         ):
             continue
         annotation = hints[name]
-        inner, metadata = _plain(annotation)
+        inner, metadata = plain(annotation)
         resource = next((m for m in metadata if isinstance(m, ResourceDescriptor)), None)
         is_context, state = _context_state(annotation)
         if resource is not None:
+            resource.set_localns(local_names)
+            resource = ResourceDefinition(name, resource, inner).resource
             found.resources.append(ResourceParam(name, resource, inner))
         elif is_context:
             found.context, found.state = name, state or found.state
         elif (param := _event_param(name, annotation, declared)) is not None:
             found.events.append(param)
-        elif all(is_message_type(t) for t in (members := _present_members(annotation))):
-            lone.append(EventParam(name, "event", cast("tuple[type, ...]", members)))
+        elif all(is_message_type(t) for t in present_members(annotation)):
+            types = cast("tuple[type[Any], ...]", present_members(annotation))
+            lone.append(EventParam(name, "event", types))
     if not found.events and len(lone) == 1 and lone[0].types:
         found.events = lone
         found.provisional = tuple(t for t in lone[0].types if not is_event_type(t))
@@ -419,31 +355,32 @@ def _read_parameters(
 
 # --- returns -------------------------------------------------------------------------------------
 
-_ASYNC_ITERATORS = (AsyncIterator, AsyncIterable, AsyncGenerator)
+_ASYNC_ITERATORS: tuple[object, ...] = (AsyncIterator, AsyncIterable, AsyncGenerator)
 
 
 @dataclass(slots=True)
 class _Returns:
-    types: dict[type, None]  # ordered sets
-    lists: dict[type, None]
-    bare: dict[type, None]
+    types: dict[type[Any], None]  # ordered sets
+    lists: dict[type[Any], None]
+    bare: dict[type[Any], None]
     none: bool = False
+    tuples: dict[type[Any], None] = field(default_factory=dict[type[Any], None])
     tuple: bool = False
 
 
-def _emitted_class(member: object, step: str) -> type:
+def _emitted_class(member: object, step: str) -> type[Any]:
     # A generic alias stands for its class: whether that may be emitted is the workflow's business.
     cls = typing.get_origin(member) or member
-    if not isinstance(cls, type) or cls in (list, tuple) and member is not cls:
+    if not isinstance(cls, type) or (cls in (list, tuple) and member is not cls):
         raise WorkflowValidationError(
             f"Step '{step}' has a return annotation that names no event class: {member!r}."
         )
     return cls
 
 
-def _returned_members(arguments: Sequence[object], step: str) -> Iterator[type]:
+def _returned_members(arguments: Sequence[object], step: str) -> Iterator[type[Any]]:
     for argument in arguments:
-        for member in _present_members(argument):
+        for member in present_members(argument):
             if member is not Ellipsis:
                 yield _emitted_class(member, step)
 
@@ -464,7 +401,8 @@ def _read_returns(annotation: object, step: str) -> _Returns:
             found.types.update(found.lists)
         elif origin is tuple:
             found.tuple = True
-            found.types.update(dict.fromkeys(_returned_members(args, step)))
+            found.tuples.update(dict.fromkeys(_returned_members(args, step)))
+            found.types.update(found.tuples)
         else:
             found.bare[_emitted_class(member, step)] = None
             found.types.update(found.bare)
@@ -485,7 +423,7 @@ def inspect_step(
     func: StepFunction,
     *,
     scopes: Sequence[Mapping[str, object]] | None = None,
-    declared: tuple[type, ...] = (),
+    declared: tuple[type[Any], ...] = (),
 ) -> StepConfig:
     """Read what a function takes and gives; options of the decorators keep their defaults.
 
@@ -514,8 +452,8 @@ def inspect_step(
         )
     if scopes is None:
         scopes = names_around(func, sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
-    hints = _resolve(func, scopes)
-    parameters = _read_parameters(func, hints, declared)
+    hints = resolve(func, scopes)
+    parameters = _read_parameters(func, hints, declared, {**scopes[1], **scopes[0]})
     events = _combine(parameters.events)
     if "return" not in hints:
         raise WorkflowValidationError(
@@ -534,6 +472,7 @@ def inspect_step(
         bare_returns=tuple(returns.bare),
         returns_none=returns.none,
         tuple_return=returns.tuple,
+        tuple_returns=tuple(returns.tuples),
         # A plain wrapper around a coroutine function gives a coroutine, too.
         execution="async" if inspect.iscoroutinefunction(inspect.unwrap(func)) else "thread",
         provisional=parameters.provisional,
