@@ -143,9 +143,7 @@ def fan_of(n: int) -> Any:
 
 async def fan_out(job: Job) -> float:
     graph = fan_of(job.n)
-    return await timed(
-        job.repeat, lambda: start(graph, "fan").build().arun(halt_after=["fan"])
-    )
+    return await timed(job.repeat, lambda: start(graph, "fan").build().arun(halt_after=["fan"]))
 
 
 def sleep_graph(nap: Callable[[], Awaitable[None]]) -> Any:
@@ -252,6 +250,7 @@ def durable_growth(job: Job) -> float:
 
 if __name__ == "__main__":
     serve(
+        "apache-burr",
         {
             "chain": chain,
             "loop": loop,

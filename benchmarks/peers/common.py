@@ -36,14 +36,12 @@ import tracemalloc
 import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 
 NAP = 0.1
 """Seconds a run of `sleeps` sleeps: long enough that all of them are in flight at once."""
-
-MEMORY_NAP = 3.0
-"""Seconds a run of `sleeps_memory` sleeps; the sample is taken when the last one has begun to."""
 
 PAYLOAD = "x" * 200
 """What each step of `durable_growth` emits."""
@@ -115,10 +113,11 @@ class KeptPerTurn:
 
 
 class HeldWhileAsleep:
-    """Counts runs that have reached their nap and samples traced memory when all have."""
+    """Puts `n` runs to sleep, samples traced memory when the last has lain down, wakes them all."""
 
     def __init__(self, n: int) -> None:
         self.n, self.asleep, self.held = n, 0, 0.0
+        self.morning = asyncio.Event()
 
     def __enter__(self) -> HeldWhileAsleep:
         gc.collect()
@@ -132,11 +131,12 @@ class HeldWhileAsleep:
         self.asleep += 1
         if self.asleep == self.n:
             asyncio.get_running_loop().call_later(0.05, self._sample)
-        await asyncio.sleep(MEMORY_NAP)
+        await self.morning.wait()
 
     def _sample(self) -> None:
         gc.collect()
         self.held = tracemalloc.get_traced_memory()[0] / self.n
+        self.morning.set()
 
 
 def database_bytes(path: str) -> int:
@@ -157,10 +157,14 @@ def make_wal(path: str) -> None:
     db.close()
 
 
-def serve(scenarios: dict[str, Scenario], unsupported: dict[str, str]) -> None:
-    """Answer jobs from stdin until it closes. Whatever the peer itself prints goes to stderr."""
+def serve(package: str, scenarios: dict[str, Scenario], unsupported: dict[str, str]) -> None:
+    """Say the version of `package`, then answer jobs from stdin until it closes.
+
+    Whatever the peer itself prints goes to stderr.
+    """
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    print(json.dumps({"version": version(package)}), file=answers)
     for line in sys.stdin:
         job = Job(**json.loads(line))
         if job.db:

@@ -88,6 +88,7 @@ IN_MEMORY = ("chain", "loop", "loop_memory", "fan_out", "sleeps", "sleeps_memory
 
 if __name__ == "__main__":
     serve(
+        "dbos",
         {
             "durable_chain": durable_chain,
             "durable_many": durable_many,

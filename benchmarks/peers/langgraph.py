@@ -207,6 +207,7 @@ async def durable_growth(job: Job) -> float:
 
 if __name__ == "__main__":
     serve(
+        "langgraph",
         {
             "chain": chain,
             "loop": loop,

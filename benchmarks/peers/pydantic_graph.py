@@ -149,6 +149,7 @@ NOT_DURABLE = "no persistence since 2.0"
 
 if __name__ == "__main__":
     serve(
+        "pydantic-graph",
         {
             "chain": chain,
             "loop": loop,

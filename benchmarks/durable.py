@@ -1,0 +1,305 @@
+"""Durable on SQLite at `synchronous=FULL`: what a committed step costs over a bare commit.
+
+The floor is the cheapest thing that could be called durable: one connection, one row, one commit
+for each step, by stdlib `sqlite3` in WAL mode on the same disk, in turns with what is measured.
+
+Run as a script it is the victim of the recovery bench: it starts runs that wait for a person and
+says so on stdout, and is then killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Awaitable
+from functools import cache
+from pathlib import Path
+
+from stepwell import Context, Engine, Workflow, events, step
+from stepwell.events import HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
+
+from harness import DATA, Bench, Target
+from memory import as_is, us_each
+from peers.common import PAYLOAD, Job, database_bytes, perf_counter
+from peers.event_workflows import EventStyle
+from setup import HERE
+
+STYLE = EventStyle(workflow=Workflow, step=step, context=Context, events=events)
+
+
+def chain_flow(n: int, payload: str = "") -> Workflow:
+    return STYLE.chain_class(n, payload)(timeout=None)
+
+
+def open_engine(job: Job, flow: Workflow) -> Engine:
+    return Engine(store=f"sqlite:///{job.db}", workflows=[flow])
+
+
+# -- a step that is committed ------------------------------------------------------------------
+
+
+def floor_of_commits(job: Job) -> float:
+    with sqlite3.connect(job.db, isolation_level=None) as db:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=FULL")
+        db.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)")
+        started = perf_counter()
+        for i in range(job.n * job.repeat):
+            db.execute("INSERT INTO t (v) VALUES (?)", (f"{i:064}",))
+        took = perf_counter() - started
+    db.close()
+    return took
+
+
+async def durable_chain(job: Job) -> float:
+    flow = chain_flow(job.n)
+    async with open_engine(job, flow) as engine:
+        await flow.run(engine=engine)
+        started = perf_counter()
+        for _ in range(job.repeat):
+            await flow.run(engine=engine)
+        return perf_counter() - started
+
+
+async def durable_many(job: Job) -> float:
+    flow = chain_flow(job.n)
+    async with open_engine(job, flow) as engine:
+        await flow.run(engine=engine)
+        started = perf_counter()
+        for handler in [flow.run(engine=engine) for _ in range(job.repeat)]:
+            await handler
+        return perf_counter() - started
+
+
+async def durable_growth(job: Job) -> float:
+    flow = chain_flow(job.n, PAYLOAD)
+    async with open_engine(job, flow):
+        pass
+    before = database_bytes(job.db)
+    async with open_engine(job, flow) as engine:
+        for _ in range(job.repeat):
+            await flow.run(engine=engine)
+    return (database_bytes(job.db) - before) / (job.n * job.repeat)
+
+
+def over_payload(raw: float, job: Job) -> float:
+    return raw - len(PAYLOAD)
+
+
+# -- the event loop stays free -----------------------------------------------------------------
+
+PAUSE = 0.05
+"""Seconds each step of the lag bench sleeps, so that the loop is busy a fifth of the time and a
+late heartbeat means that somebody held it, not that a hundred steps were ready at once."""
+
+
+def paused_flow(n: int) -> Workflow:
+    turn, start, stop = STYLE.turn, StartEvent, StopEvent
+
+    class Paused(Workflow):
+        @step
+        async def begin(self, ev: start) -> turn:
+            return turn(i=n)
+
+        @step
+        async def work(self, ev: turn) -> turn | stop:
+            await asyncio.sleep(PAUSE)
+            return turn(i=ev.i - 1) if ev.i > 1 else stop()
+
+    return Paused(timeout=None)
+
+
+async def worst_lag(starts: list[Awaitable[object]]) -> float:
+    """Start these runs a moment apart; seconds by which the latest 1 ms heartbeat was late."""
+    worst, beat = 0.0, 0.001
+
+    async def heart() -> None:
+        nonlocal worst
+        while True:
+            before = perf_counter()
+            await asyncio.sleep(beat)
+            worst = max(worst, perf_counter() - before - beat)
+
+    beating = asyncio.create_task(heart())
+    await asyncio.sleep(0.01)
+    await asyncio.gather(*starts)
+    beating.cancel()
+    return worst
+
+
+async def later(delay: float, flow: Workflow, **how: Engine) -> object:
+    await asyncio.sleep(delay)
+    return await flow.run(**how)
+
+
+async def durable_lag(job: Job) -> float:
+    flow = paused_flow(job.n)
+    async with open_engine(job, flow) as engine:
+        runs = [later(PAUSE * i / job.repeat, flow, engine=engine) for i in range(job.repeat)]
+        return await worst_lag(list(runs))
+
+
+async def floor_of_lag(job: Job) -> float:
+    """The same runs in memory: what the interpreter and the machine do to a heartbeat anyway."""
+    flow = paused_flow(job.n)
+    return await worst_lag([later(PAUSE * i / job.repeat, flow) for i in range(job.repeat)])
+
+
+def ms(raw: float, job: Job) -> float:
+    return raw * 1e3
+
+
+# -- runs that wait for a person, and a machine that goes away ----------------------------------
+
+
+class Approval(Workflow):
+    @step
+    async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        answer = await ctx.wait_for_event(
+            HumanResponseEvent, waiter_event=InputRequiredEvent(prefix="go on?")
+        )
+        return StopEvent(result=answer.response)
+
+
+def run_id(i: int) -> str:
+    return f"approval-{i}"
+
+
+async def start_waiting(job: Job) -> None:
+    """Start `n` runs, return when every one has asked its question."""
+    flow = Approval(timeout=None)
+    async with open_engine(job, flow) as engine:
+
+        async def ask(i: int) -> None:
+            async for event in flow.run(engine=engine, run_id=run_id(i)).stream_events():
+                if isinstance(event, InputRequiredEvent):
+                    return
+
+        for first in range(0, job.n, 500):
+            await asyncio.gather(*(ask(i) for i in range(first, min(first + 500, job.n))))
+        print("ready", flush=True)
+        await asyncio.sleep(3600)
+
+
+async def answer(engine: Engine, i: int) -> None:
+    """Answer run `i`'s question and see its result."""
+    handler = await engine.get(run_id(i))
+    await handler.send_event(HumanResponseEvent(response=i))
+    assert await handler == i
+
+
+@cache
+def abandoned(n: int) -> tempfile.TemporaryDirectory[str]:
+    """A directory with the database of `n` waiting runs whose process was killed."""
+    directory = tempfile.TemporaryDirectory(dir=DATA)
+    victim = subprocess.Popen(
+        [sys.executable, str(HERE / "durable.py"), f"{directory.name}/bench.db", str(n)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert victim.stdout is not None
+    ready = victim.stdout.readline().strip() == "ready"
+    victim.kill()
+    victim.communicate()
+    if not ready:
+        raise RuntimeError("the runs to abandon did not start")
+    return directory
+
+
+def take_over(job: Job) -> None:
+    for file in Path(abandoned(job.n).name).iterdir():
+        shutil.copy(file, Path(job.db).parent / file.name)
+
+
+async def recover(job: Job) -> float:
+    """Open an engine on what was left; any run can be answered once first, middle and last are."""
+    take_over(job)
+    started = perf_counter()
+    async with open_engine(job, Approval(timeout=None)) as engine:
+        for i in (job.n - 1, job.n // 2, 0):
+            await answer(engine, i)
+        return perf_counter() - started
+
+
+async def recover_answered(job: Job) -> float:
+    """The same, and every one of them answered and finished."""
+    take_over(job)
+    started = perf_counter()
+    async with open_engine(job, Approval(timeout=None)) as engine:
+        for first in range(0, job.n, 500):
+            await asyncio.gather(*(answer(engine, i) for i in range(first, first + 500)))
+        return perf_counter() - started
+
+
+def seconds(raw: float, job: Job) -> float:
+    return raw
+
+
+BENCHES = [
+    Bench(
+        name="durable_chain_100",
+        metric="durable step, one run of 100",
+        unit="µs/step",
+        job=Job("durable_chain", 100, 3),
+        subject=durable_chain,
+        floor=floor_of_commits,
+        unit_of=us_each,
+        target=Target("ratio", 2),
+    ),
+    Bench(
+        name="durable_100x10",
+        metric="durable step, 100 runs of 10 at once",
+        unit="µs/step",
+        job=Job("durable_many", 10, 100),
+        subject=durable_many,
+        floor=floor_of_commits,
+        unit_of=us_each,
+        target=Target("median", 100),
+    ),
+    Bench(
+        name="durable_growth",
+        metric="database growth per step, over its payload",
+        unit="B/step",
+        job=Job("durable_growth", 20, 50),
+        subject=durable_growth,
+        unit_of=over_payload,
+        target=Target("median", 300),
+    ),
+    Bench(
+        name="durable_loop_lag",
+        metric="longest hold of the event loop, 100 durable runs",
+        unit="ms",
+        job=Job("durable_lag", 10, 100),
+        subject=durable_lag,
+        floor=floor_of_lag,
+        unit_of=ms,
+        target=Target("median", 5),
+        peers=False,
+    ),
+    Bench(
+        name="recover_10000",
+        metric="10,000 waiting runs answerable after a kill",
+        unit="s",
+        job=Job("recover", 10_000),
+        subject=recover,
+        unit_of=seconds,
+        target=Target("median", 5),
+        peers=False,
+    ),
+    Bench(
+        name="recover_10000_answered",
+        metric="10,000 waiting runs answered and finished after a kill",
+        unit="s",
+        job=Job("recover", 10_000),
+        subject=recover_answered,
+        unit_of=seconds,
+        peers=False,
+    ),
+]
+
+if __name__ == "__main__":
+    asyncio.run(start_waiting(Job("recover", int(sys.argv[2]), db=sys.argv[1])))

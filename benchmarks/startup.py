@@ -1,0 +1,85 @@
+"""Start-up: what `import stepwell` costs, taken in fresh interpreters."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from harness import Bench, Target, Unsupported
+from peers.common import Job, Scenario
+from setup import python_of
+
+STEPWELL = "import stepwell"
+STEPWELL_USED = (
+    "from stepwell import Context, Workflow, step;"
+    "from stepwell.events import Event, StartEvent, StopEvent"
+)
+PYDANTIC = "import pydantic"
+
+PEERS = {
+    "llama_index": "from workflows import Context, Workflow, step;"
+    "from workflows.events import Event, StartEvent, StopEvent",
+    "langgraph": "from langgraph.graph import END, START, StateGraph",
+    "pydantic_graph": "from pydantic_graph import GraphBuilder, StepContext",
+    "burr": "from burr.core import ApplicationBuilder, GraphBuilder, State, action",
+    "dbos": "from dbos import DBOS",
+}
+"""What each peer's user writes at the top of the smallest program."""
+
+
+def seconds_to(statement: str, python: Path | str = sys.executable) -> float:
+    """Seconds `statement` takes in a fresh interpreter, whose own start is not counted."""
+    code = f"from time import perf_counter as p; t = p(); {statement}; print(p() - t)"
+    done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip().splitlines()[-1])
+    return float(done.stdout)
+
+
+def import_over_pydantic(job: Job) -> float:
+    """Best of `repeat` of each, taken in turns: bytecode caches and disk are warm in both."""
+    pairs = [(seconds_to(STEPWELL), seconds_to(PYDANTIC)) for _ in range(job.repeat)]
+    ours, theirs = zip(*pairs, strict=True)
+    return min(ours) - min(theirs)
+
+
+def import_of(statement: str, python: Path | str = sys.executable) -> Scenario:
+    return lambda job: min(seconds_to(statement, python) for _ in range(job.repeat))
+
+
+def peer_import(name: str) -> Scenario:
+    def scenario(job: Job) -> float:
+        if not python_of(name).exists():
+            raise Unsupported("not set up; run benchmarks/setup.py")
+        return import_of(PEERS[name], python_of(name))(job)
+
+    return scenario
+
+
+def ms(raw: float, job: Job) -> float:
+    return raw * 1e3
+
+
+BENCHES = [
+    Bench(
+        name="import",
+        metric="import stepwell minus import pydantic",
+        unit="ms",
+        job=Job("import", 1, 8),
+        subject=import_over_pydantic,
+        unit_of=ms,
+        target=Target("median", 35),
+        peers=False,
+    ),
+    Bench(
+        name="import_used",
+        metric="import of the names a first program uses",
+        unit="ms",
+        job=Job("import", 1, 4),
+        subject=import_of(STEPWELL_USED),
+        floor=import_of(PYDANTIC),
+        unit_of=ms,
+        peer_side=peer_import,
+    ),
+]
