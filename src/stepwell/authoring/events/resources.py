@@ -222,9 +222,14 @@ class ResourceConfig:
 
     def set_type_annotation(self, type_annotation: Any) -> None:
         """The model to validate into; `Model | None` counts as `Model`."""
-        candidates = typing.get_args(type_annotation) or (type_annotation,)
-        models = [one for one in candidates if isinstance(one, type) and issubclass(one, BaseModel)]
-        self.cls_factory = models[0] if len(models) == 1 else None
+        candidates = [
+            one
+            for one in typing.get_args(type_annotation) or (type_annotation,)
+            if one is not types.NoneType
+        ]
+        only = candidates[0] if len(candidates) == 1 else None
+        is_model = isinstance(only, type) and issubclass(only, BaseModel)
+        self.cls_factory = only if is_model else None
 
     def set_localns(self, localns: dict[str, Any] | None) -> None:
         """Nothing to do: a file has no annotations."""
