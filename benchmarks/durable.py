@@ -15,18 +15,17 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from functools import cache
 from pathlib import Path
 
-from stepwell import Context, Engine, Workflow, events, step
-from stepwell.events import HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
-
 from harness import DATA, Bench, Target
-from memory import as_is, us_each
+from memory import us_each
 from peers.common import PAYLOAD, Job, database_bytes, perf_counter
 from peers.event_workflows import EventStyle
 from setup import HERE
+from stepwell import Context, Engine, Workflow, events, step
+from stepwell.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
 
 STYLE = EventStyle(workflow=Workflow, step=step, context=Context, events=events)
 
@@ -97,23 +96,22 @@ PAUSE = 0.05
 late heartbeat means that somebody held it, not that a hundred steps were ready at once."""
 
 
-def paused_flow(n: int) -> Workflow:
-    turn, start, stop = STYLE.turn, StartEvent, StopEvent
-
-    class Paused(Workflow):
-        @step
-        async def begin(self, ev: start) -> turn:
-            return turn(i=n)
-
-        @step
-        async def work(self, ev: turn) -> turn | stop:
-            await asyncio.sleep(PAUSE)
-            return turn(i=ev.i - 1) if ev.i > 1 else stop()
-
-    return Paused(timeout=None)
+class Turn(Event):
+    left: int
 
 
-async def worst_lag(starts: list[Awaitable[object]]) -> float:
+class Paused(Workflow):
+    @step
+    async def begin(self, ev: StartEvent) -> Turn:
+        return Turn(left=ev.n)
+
+    @step
+    async def work(self, ev: Turn) -> Turn | StopEvent:
+        await asyncio.sleep(PAUSE)
+        return Turn(left=ev.left - 1) if ev.left > 1 else StopEvent()
+
+
+async def worst_lag(starts: Sequence[Awaitable[object]]) -> float:
     """Start these runs a moment apart; seconds by which the latest 1 ms heartbeat was late."""
     worst, beat = 0.0, 0.001
 
@@ -131,22 +129,23 @@ async def worst_lag(starts: list[Awaitable[object]]) -> float:
     return worst
 
 
-async def later(delay: float, flow: Workflow, **how: Engine) -> object:
-    await asyncio.sleep(delay)
-    return await flow.run(**how)
+async def later(i: int, job: Job, flow: Workflow, engine: Engine | None) -> object:
+    await asyncio.sleep(PAUSE * i / job.repeat)
+    if engine is None:
+        return await flow.run(n=job.n)
+    return await flow.run(n=job.n, engine=engine)
 
 
 async def durable_lag(job: Job) -> float:
-    flow = paused_flow(job.n)
+    flow = Paused(timeout=None)
     async with open_engine(job, flow) as engine:
-        runs = [later(PAUSE * i / job.repeat, flow, engine=engine) for i in range(job.repeat)]
-        return await worst_lag(list(runs))
+        return await worst_lag([later(i, job, flow, engine) for i in range(job.repeat)])
 
 
 async def floor_of_lag(job: Job) -> float:
     """The same runs in memory: what the interpreter and the machine do to a heartbeat anyway."""
-    flow = paused_flow(job.n)
-    return await worst_lag([later(PAUSE * i / job.repeat, flow) for i in range(job.repeat)])
+    flow = Paused(timeout=None)
+    return await worst_lag([later(i, job, flow, None) for i in range(job.repeat)])
 
 
 def ms(raw: float, job: Job) -> float:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from stepwell import Context, Workflow, events, step
-
 from harness import Bench, Target
 from peers.common import NAP, HeldWhileAsleep, Job, perf_counter, timed
 from peers.event_workflows import EventStyle, event_scenarios
+from stepwell import Context, Workflow, events, step
 
 STYLE = EventStyle(workflow=Workflow, step=step, context=Context, events=events)
 STEPWELL = event_scenarios(STYLE)

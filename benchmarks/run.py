@@ -71,7 +71,7 @@ def run_apart(group: str, name: str, options: argparse.Namespace) -> bool:
     flags = [*(["--quick"] if options.quick else []), *([] if options.peers else ["--no-peers"])]
     command = [sys.executable, str(HERE / "run.py"), "--here", f"{group}:{name}", *flags]
     print(f"{name} ...", file=sys.stderr, flush=True)
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         error = (done.stderr.strip().splitlines() or ["died without a word"])[-1]
         print(json.dumps({"bench": name, "median": None, "ok": False, "error": error}), flush=True)
@@ -83,7 +83,8 @@ def run_apart(group: str, name: str, options: argparse.Namespace) -> bool:
 def main() -> int:
     options = arguments()
     if options.here:
-        run_here(*options.here.split(":"), options)
+        group, name = options.here.split(":")
+        run_here(group, name, options)
         return 0
     chosen = [
         (group, name)
@@ -97,7 +98,8 @@ def main() -> int:
     if options.list:
         print("\n".join(name for _, name in chosen))
         return 0
-    return 0 if all([run_apart(group, name, options) for group, name in chosen]) else 1
+    broken = [name for group, name in chosen if not run_apart(group, name, options)]
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":

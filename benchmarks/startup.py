@@ -44,15 +44,19 @@ def import_over_pydantic(job: Job) -> float:
     return min(ours) - min(theirs)
 
 
-def import_of(statement: str, python: Path | str = sys.executable) -> Scenario:
-    return lambda job: min(seconds_to(statement, python) for _ in range(job.repeat))
+def best_import(statement: str, python: Path | str, job: Job) -> float:
+    return min(seconds_to(statement, python) for _ in range(job.repeat))
+
+
+def import_of(statement: str) -> Scenario:
+    return lambda job: best_import(statement, sys.executable, job)
 
 
 def peer_import(name: str) -> Scenario:
     def scenario(job: Job) -> float:
         if not python_of(name).exists():
             raise Unsupported("not set up; run benchmarks/setup.py")
-        return import_of(PEERS[name], python_of(name))(job)
+        return best_import(PEERS[name], python_of(name), job)
 
     return scenario
 

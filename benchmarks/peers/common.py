@@ -32,8 +32,8 @@ import json
 import os
 import sqlite3
 import sys
-import tracemalloc
 import traceback
+import tracemalloc
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version

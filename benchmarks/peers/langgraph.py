@@ -7,6 +7,7 @@ stays at SQLite's default `synchronous=FULL`."""
 import asyncio
 import operator
 from functools import cache
+from itertools import pairwise
 from typing import Annotated, Any, TypedDict
 from uuid import uuid4
 
@@ -42,7 +43,7 @@ def chain_graph(n: int, value: Any) -> StateGraph[State]:
     graph = StateGraph(State)
     for i in range(n):
         graph.add_node(f"s{i}", node(i))
-    for a, b in zip([START, *graph.nodes], [*graph.nodes, END], strict=True):
+    for a, b in pairwise([START, *graph.nodes, END]):
         graph.add_edge(a, b)
     return graph
 

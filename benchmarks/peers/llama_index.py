@@ -1,4 +1,4 @@
-"""LlamaIndex Workflows, in memory. See `event_workflows.py`: the very code stepwell is measured on."""
+"""LlamaIndex Workflows, in memory: `event_workflows.py`, the very code stepwell is measured on."""
 
 from workflows import Context, Workflow, events, step
 

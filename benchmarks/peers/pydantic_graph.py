@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 from pydantic_graph import (
@@ -33,7 +34,7 @@ def chain_of(n: int) -> Any:
         return g.step(go, node_id=f"s{i}")
 
     links = [g.start_node, *(link(i) for i in range(n)), g.end_node]
-    for a, b in zip(links, links[1:], strict=False):
+    for a, b in pairwise(links):
         g.add_edge(a, b)
     return g.build()
 
