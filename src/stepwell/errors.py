@@ -289,15 +289,17 @@ class UnserializableValue(StepwellError, ValueError):
     Args:
         path: where the value sits, such as `state.client` or `event.rows.3`.
         type: the type of the value, or its name.
+        message: replaces the standard sentence.
     """
 
     code = "unserializable_value"
     whose = "workflow"
     hint = "Store plain data or a pydantic model; keep clients and connections in resources."
 
-    def __init__(self, path: str, type: type[object] | str) -> None:
+    def __init__(self, path: str, type: type[object] | str, *, message: str | None = None) -> None:
         name = type if isinstance(type, str) else f"{type.__module__}.{type.__qualname__}"
-        super().__init__(f"The value at {path!r} has type {name}, which cannot be stored.")
+        standard = f"The value at {path!r} has type {name}, which cannot be stored."
+        super().__init__(message or standard)
         self.path = path
         self.type = name
 
