@@ -221,7 +221,7 @@ def check_handlers(shape: Shape) -> None:
         raise WorkflowValidationError("\n".join(problems))
 
 
-# --- 7: the graph ------------------------------------------------------------------------------------
+# --- 7: the graph --------------------------------------------------------------------------------
 
 
 def _edges(shape: Shape) -> dict[str, set[str]]:
@@ -325,7 +325,7 @@ def check_graph(shape: Shape, skip: frozenset[str] = frozenset()) -> None:
         raise WorkflowValidationError("\n  - ".join(["Graph validation failed:", *failures]))
 
 
-# --- all of it ---------------------------------------------------------------------------------------
+# --- all of it -----------------------------------------------------------------------------------
 
 
 def uses_people(shape: Shape) -> bool:

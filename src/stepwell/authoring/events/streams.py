@@ -11,7 +11,9 @@ from the events that come from outside until nothing new turns up.
     joins of several      one of each must occur at one and the same level
 
 A step that may return a list *or* a single event is read generously: its single events count as
-inside its stream as well, because the step may also send them from where its list is made.
+inside its stream as well, because the step may also send them from where its list is made. A
+returned tuple is read generously, too: its members stay at the level of the step, where others
+can join one of each; and they can be collected like those of a list.
 
 This module refuses to know how streams are opened, counted and closed while running.
 """
@@ -65,7 +67,8 @@ def _own_levels(levels: _Levels, step: StepConfig) -> set[_Level]:
         return _common(levels, step, (event for _, event in slots))
     found = {level for event in step.accepted_events for level in _levels_of(levels, step, event)}
     if step.event_params[0].collect is not None:
-        return {level[:-1] for level in found if level}
+        # What is collected at the top level came in tuples; `check_streams` sees to that.
+        return {level[:-1] for level in found}
     return found
 
 
@@ -100,7 +103,7 @@ def _find_levels(shape: Shape) -> _Levels | None:
 
 
 def _emitted(step: StepConfig, at: set[_Level]) -> Iterable[tuple[EventClass, set[_Level]]]:
-    inner = {_inside(level, step.name) for level in at} if step.list_returns else set[_Level]()
+    inner = {_inside(level, step.name) for level in at} if step.list_returns else at
     for event in step.produced_events:
         outside = event in step.bare_returns or event in step.tuple_returns
         yield event, (inner | at if outside else inner)
@@ -111,8 +114,29 @@ def _where(levels: set[_Level]) -> str:
     return ", ".join(sorted(set(names))) or "no level"
 
 
-def _check_list(step: StepConfig, param: EventParam, levels: _Levels) -> None:
-    missing = [e.__name__ for e in param.types if not any(_levels_of(levels, step, e))]
+def _from_tuples(shape: Shape) -> set[EventClass]:
+    """The members of returned tuples, and everything that follows from them."""
+    found = {event for step in shape.steps.values() for event in step.tuple_returns}
+    todo = list(found)
+    while todo:
+        event = todo.pop()
+        for step in shape.steps.values():
+            if shape.takes(step, event):
+                new = set(step.produced_events) - found
+                found |= new
+                todo.extend(new)
+    return found
+
+
+def _check_list(
+    step: StepConfig, param: EventParam, levels: _Levels, in_tuples: set[EventClass]
+) -> None:
+    missing = [
+        wanted.__name__
+        for wanted in param.types
+        if not any(_levels_of(levels, step, wanted))
+        and not any(matches(step, wanted, event) for event in in_tuples)
+    ]
     if missing:
         raise WorkflowValidationError(
             f"Step '{step.name}' parameter '{param.name}' collects list[{', '.join(missing)}], "
@@ -149,8 +173,9 @@ def check_streams(shape: Shape) -> None:
     levels = _find_levels(shape)
     if levels is None:
         return
+    in_tuples = _from_tuples(shape)
     for step in shape.steps.values():
         for param in step.event_params:
             if param.collect is not None:
-                _check_list(step, param, levels)
+                _check_list(step, param, levels, in_tuples)
         _check_slots(step, levels)
