@@ -1,16 +1,13 @@
 """Plain values that every layer shares: JSON, run states, errors as data, the clock, ids.
 
-Nothing here decides anything. It imports the standard library only, reads no clock by itself and
-draws no random numbers except in `new_run_id`, which is called once, at the edge, when a run is
-created; every other id is derived from the run's id.
+Nothing here decides anything. It imports the standard library only, reads no clock and draws no
+random numbers: ids are derived from the id of their run.
 """
 
 from __future__ import annotations
 
 import enum
 import hashlib
-import secrets
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -96,15 +93,6 @@ class Clock(Protocol):
     def polls(self) -> bool:
         """Whether waiting for other processes by polling makes sense (not in virtual time)."""
         ...
-
-
-def new_run_id() -> str:
-    """A fresh run id: 16 characters, sortable by the second of its creation.
-
-    >>> len(new_run_id())
-    16
-    """
-    return f"{int(time.time()):08x}{secrets.token_hex(4)}"
 
 
 def derived_id(*parts: str | int) -> str:

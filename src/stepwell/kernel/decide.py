@@ -39,6 +39,7 @@ from stepwell.kernel.inputs import (
 )
 from stepwell.kernel.journal import (
     AnswerKept,
+    AttemptExpired,
     AttemptFailed,
     BufferGathered,
     ChildStarted,
@@ -65,7 +66,6 @@ from stepwell.kernel.journal import (
     WorkQueued,
 )
 from stepwell.kernel.outcomes import (
-    ChildResult,
     Complete,
     Emit,
     Fail,
@@ -76,7 +76,7 @@ from stepwell.kernel.outcomes import (
     Spawn,
     WaitFor,
 )
-from stepwell.kernel.run import QUEUED, RUNNING, WAITING, Run, Wait, Work, due_timer, evolve
+from stepwell.kernel.run import RUNNING, Run, Wait, Work, due_timer, evolve
 from stepwell.values import ErrorInfo, Json, RunStatus, derived_id
 
 MAX_RESTARTS = 25
@@ -84,6 +84,9 @@ MAX_RESTARTS = 25
 
 FAILURE = "StepFailedEvent"
 """The tag of messages to error handlers."""
+
+JOINED = "\x00joined"
+"""The tag of a message whose payload is the messages that a join had brought together."""
 
 CHILD = "ChildResult"
 """The tag of answers that say how a child run ended."""
@@ -132,24 +135,24 @@ def _end(
     status: RunStatus,
     result: Message | None = None,
     error: ErrorInfo | None = None,
-    step: str | None = None,
+    failed: Work | None = None,
 ) -> Entries:
     """The run is to end like this; first through the exit scope, if there is one."""
     cancel = run.children()
-    if run.scope == "exit":
-        ending = run.ending
-        assert ending is not None
-        if ending.error is not None or status is RunStatus.COMPLETED:
-            status, result, error, step = ending.status, ending.result, ending.error, ending.step
-    elif d.on_exit is not None:
+    step = None if failed is None else failed.step
+    settled = run.ending
+    if settled is not None and (status is RunStatus.COMPLETED or run.scope == "exit"):
+        # Clean-up that went well changes nothing; clean-up that failed can spoil a success only.
+        if status is RunStatus.COMPLETED or settled.error is not None:
+            status, error, step = settled.status, settled.error, settled.step
+            result = settled.result
+    if run.scope != "exit" and d.on_exit is not None:
         yield ScopeEntered("exit", status, result, error, step, cancel)
         yield from _add(d, run, d.by_name[d.on_exit], Message("Exit", None), at)
-        return
-    elif run.scope == "error" and status is RunStatus.COMPLETED:
-        ending = run.ending
-        assert ending is not None
-        status, result, error, step = ending.status, ending.result, ending.error, ending.step
-    yield RunEnded(status, at, result, error, step, cancel)
+    else:
+        tries = 0 if failed is None else failed.attempt
+        elapsed = 0.0 if failed is None else at - failed.first_at
+        yield RunEnded(status, at, result, error, step, cancel, tries, elapsed)
 
 
 def _cancel(d: Definition, run: Run, i: CancelAsked) -> Entries:
@@ -205,6 +208,13 @@ def _route(
             yield from _end(d, run, at, RunStatus.COMPLETED, m)
             return
         yield Published((m,))
+    if m.to is not None:
+        # For this step and no other; whether it takes such messages was the sender's business.
+        given = cast("tuple[Message, ...]", m.payload) if m.tag == JOINED else m
+        step = d.by_name[m.to]
+        if step.join is None or m.tag == JOINED:
+            yield from _add(d, run, step, given, at, stream, index, recoveries)
+            return
     taken = False
     answered = ""
     if run.by_tag is not None and m.to is None and m.tag in run.by_tag:
@@ -465,7 +475,7 @@ def _failed(d: Definition, run: Run, work: Work, fail: Fail, at: float) -> Entri
         yield ScopeEntered("error", RunStatus.FAILED, None, fail.error, work.step, cancel)
         yield from _add(d, run, d.by_name[d.on_error], Message(FAILURE, failure), at)
         return
-    yield from _end(d, run, at, RunStatus.FAILED, None, fail.error, work.step)
+    yield from _end(d, run, at, RunStatus.FAILED, None, fail.error, work)
 
 
 def _again(d: Definition, run: Run, work: Work, at: float) -> Entries:
@@ -492,7 +502,9 @@ def _due(d: Definition, run: Run, i: Due) -> Entries:
         if kind == "work":
             work = run.work[cast(int, ref)]
             if work.phase == RUNNING:
-                yield from _attempt_timed_out(d, run, work, i.at)
+                # That its time is over is all there is to say: the shell stops the attempt, and
+                # what to do about the failure is for the step's retry policy, as always.
+                yield AttemptExpired(work.id, i.at)
             else:
                 yield from _again(d, run, work, i.at)
         elif kind == "wait":
@@ -507,19 +519,8 @@ def _due(d: Definition, run: Run, i: Due) -> Entries:
             yield from _end(d, run, i.at, RunStatus.TIMED_OUT, None, error)
 
 
-TIMEOUT = "stepwell.errors.StepTimeoutError"
-
-
-def _attempt_timed_out(d: Definition, run: Run, work: Work, at: float) -> Entries:
-    """The kernel only says that time is over; the shell answers with the failed attempt, since
-    what to do about a failure is for the step's retry policy."""
-    timeout = d.by_name[work.step].timeout
-    error = ErrorInfo(TIMEOUT, f"Step {work.step!r} timed out after {timeout} seconds", work.id)
-    yield AttemptFailed(work.id, error, at, None)
-
-
 def _wait_timed_out(d: Definition, run: Run, wait: Wait, at: float) -> Entries:
-    yield WaitEnded(wait.id, None, timed_out=wait.tag is not None)
+    yield WaitEnded(wait.id, wait.work, None, wait.tag is not None)
     if wait.work:
         yield from _next(d, run, run.work[wait.work].step, at)
     elif wait.on_timeout is not None:
@@ -548,7 +549,7 @@ def _arrived(d: Definition, run: Run, i: Arrived) -> Entries:
 
 
 def _answer(d: Definition, run: Run, wait: Wait, m: Message, at: float) -> Entries:
-    yield WaitEnded(wait.id, m)
+    yield WaitEnded(wait.id, wait.work, m)
     if wait.work:
         yield from _next(d, run, run.work[wait.work].step, at)
     elif wait.then is not None:
@@ -678,4 +679,3 @@ _DECIDE: dict[type, Callable[[Definition, Run, Any], Entries]] = {
     Loaded: _loaded,
 }
 
-__all__ = ["CHILD", "FAILURE", "MAX_RESTARTS", "QUEUED", "WAITING", "ChildResult", "advance", "decide"]

@@ -76,6 +76,14 @@ class AttemptFailed:
 
 
 @dataclass(slots=True)
+class AttemptExpired:
+    """A running attempt has had all the time its step allows; its failure follows."""
+
+    id: int
+    at: float
+
+
+@dataclass(slots=True)
 class Joined:
     """A message waits in a slot of a join, at a stream level."""
 
@@ -136,6 +144,7 @@ class WaitEnded:
     """A wait got its answer, or ran out of time."""
 
     id: str
+    work: int = 0
     answer: Message | None = None
     timed_out: bool = False
 
@@ -226,7 +235,7 @@ class ScopeEntered:
 @dataclass(slots=True)
 class RunEnded:
     """The run is over. `cancel` names child runs that are to be cancelled; `step` the one whose
-    failure ended it."""
+    failure ended it, after `attempts` and `elapsed` seconds."""
 
     status: RunStatus
     at: float
@@ -234,6 +243,8 @@ class RunEnded:
     error: ErrorInfo | None = None
     step: str | None = None
     cancel: tuple[str, ...] = ()
+    attempts: int = 0
+    elapsed: float = 0.0
 
 
 @dataclass(slots=True)
@@ -260,6 +271,7 @@ Entry: TypeAlias = (
     | WorkDone
     | WorkQueued
     | AttemptFailed
+    | AttemptExpired
     | Joined
     | JoinReleased
     | StreamOpened

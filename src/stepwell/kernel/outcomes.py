@@ -7,7 +7,7 @@ payload is opaque (a live object; the shell knows how to write it down).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from stepwell.values import ErrorInfo, Json, RunStatus
@@ -16,12 +16,13 @@ from stepwell.values import ErrorInfo, Json, RunStatus
 @dataclass(slots=True)
 class Message:
     """A typed message. `to` sends it to that step alone; `kinds` are the tags of its bases, for
-    steps that accept subclasses."""
+    steps that accept subclasses. `data` is the shell's note of how the payload is written down."""
 
     tag: str
     payload: object
     to: str | None = None
     kinds: tuple[str, ...] = ()
+    data: str | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(slots=True)
@@ -42,7 +43,7 @@ class ChildResult:
 
     run: str
     status: RunStatus
-    result: Json = None
+    result: Message | None = None
     error: ErrorInfo | None = None
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from stepwell.kernel.journal import (
     AnswerKept,
+    AttemptExpired,
     AttemptFailed,
     BufferGathered,
     ChildStarted,
@@ -177,6 +178,7 @@ class Run:
     result: Message | None = None
     error: ErrorInfo | None = None
     failed_step: str | None = None
+    failed_after: tuple[int, float] = (0, 0.0)
 
     @property
     def status(self) -> RunStatus:
@@ -270,13 +272,13 @@ def _drop_timer(run: Run) -> None:
 
 def evolve(run: Run, entry: Entry) -> None:
     """Change `run` by what `entry` says."""
-    _EVOLVE[type(entry)](run, entry)
+    EVOLVE[type(entry)](run, entry)
 
 
 def fold(run: Run, entries: Iterable[Entry]) -> Run:
     """`evolve` by each of `entries`; returns `run`."""
     for entry in entries:
-        _EVOLVE[type(entry)](run, entry)
+        EVOLVE[type(entry)](run, entry)
     return run
 
 
@@ -339,21 +341,15 @@ def _leave(run: Run, work: Work) -> None:
     phase = work.phase
     if phase == RUNNING:
         run.busy -= 1
-        state = run.steps[work.step]
-        state.running -= 1
-        if not state.running and not state.queue:
-            del run.steps[work.step]
+        run.steps[work.step].running -= 1
     elif phase == QUEUED:
         run.busy -= 1
-        state = run.steps[work.step]
-        queue = state.queue
+        queue = run.steps[work.step].queue
         if queue is not None:
-            if queue and queue[0] == work.id:
+            if queue[0] == work.id:
                 queue.popleft()
             else:
                 queue.remove(work.id)
-            if not queue and not state.running:
-                del run.steps[work.step]
     if work.timer:
         work.timer = 0
         _drop_timer(run)
@@ -385,10 +381,7 @@ def _work_done(run: Run, e: WorkDone) -> None:
     # The path of every no-op step, so the common case of `_leave` stands here once more.
     if work.phase == RUNNING and not work.timer:
         run.busy -= 1
-        state = run.steps[work.step]
-        state.running -= 1
-        if not state.running and not state.queue:
-            del run.steps[work.step]
+        run.steps[work.step].running -= 1
     else:
         _leave(run, work)
     if work.stream:
@@ -425,6 +418,11 @@ def _work_queued(run: Run, e: WorkQueued) -> None:
     work.phase = QUEUED
     run.busy += 1
     _enqueue(run, work)
+
+
+def _attempt_expired(run: Run, e: AttemptExpired) -> None:
+    run.work[e.id].timer = 0
+    _drop_timer(run)
 
 
 def _joined(run: Run, e: Joined) -> None:
@@ -623,6 +621,7 @@ def _run_ended(run: Run, e: RunEnded) -> None:
     run.result = e.result
     run.error = e.error
     run.failed_step = e.step
+    run.failed_after = (e.attempts, e.elapsed)
     run.ending = None
     run.inbox = run.timers = None
     run.timer = run.dead_timers = 0
@@ -653,13 +652,15 @@ def _nothing(run: Run, e: Published | StateEdited) -> None:
     """Facts for readers of the journal; the run owes nothing because of them."""
 
 
-_EVOLVE: dict[type, Callable[[Run, Any], None]] = {
+EVOLVE: dict[type, Callable[[Run, Any], None]] = {
+    # What `evolve` does, by kind of entry; the turn looks it up itself to save a call.
     RunStarted: _run_started,
     WorkAdded: _work_added,
     WorkBegun: _work_begun,
     WorkDone: _work_done,
     WorkQueued: _work_queued,
     AttemptFailed: _attempt_failed,
+    AttemptExpired: _attempt_expired,
     Joined: _joined,
     JoinReleased: _join_released,
     StreamOpened: _stream_opened,

@@ -1,0 +1,499 @@
+"""An event workflow as a program: its step signatures become a definition and handlers.
+
+The definition is made of the `StepConfig`s alone. Which joins a stream feeds is found here, once:
+the events of a returned list, and whatever the steps that take them emit in turn, are on the
+stream's level; every collecting step that takes one of those is released when the stream closes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import NoneType
+from typing import Any, cast
+
+from stepwell.authoring.events.collect import Take
+from stepwell.authoring.events.dictlike import DictLikeModel
+from stepwell.authoring.events.model import (
+    CollectionReleaseEvent,
+    Event,
+    HumanResponseEvent,
+    InputRequiredEvent,
+    StepFailedEvent,
+    StopEvent,
+    WorkflowCancelledEvent,
+    WorkflowErrorEvent,
+    WorkflowFailedEvent,
+    WorkflowTimedOutEvent,
+)
+from stepwell.authoring.events.serializers import BaseSerializer, JsonSerializer
+from stepwell.authoring.events.signature import EventParam, StepConfig
+from stepwell.authoring.events.workflow import WorkflowBase, make_start_event
+from stepwell.authoring.program import (
+    Ending,
+    Execution,
+    Handler,
+    Program,
+    StepAttempt,
+    TypeRegistry,
+    adapter,
+)
+from stepwell.errors import (
+    WorkflowCancelledByUser,
+    WorkflowRuntimeError,
+    WorkflowTimeoutError,
+)
+from stepwell.kernel.definition import Definition, Join, StepDef
+from stepwell.kernel.outcomes import Complete, Emit, Failure, Message, Outcome
+from stepwell.retry import next_delay
+from stepwell.values import ErrorInfo, Json, RunStatus
+
+_NOTHING = Emit()
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What `compile_events` is given of a workflow."""
+
+    name: str
+    steps: Mapping[str, StepConfig]
+    free: frozenset[str]
+    start: type
+    stop: type
+    timeout: float | None
+    state_type: type | None
+    serializer: BaseSerializer | None
+    verbose: bool
+    version: str = ""
+
+
+def compile_workflow(workflow: WorkflowBase[Any, Any, Any]) -> Program:
+    """The program of a workflow instance; made once for each class and set of options."""
+    plan = workflow._plan_now()  # pyright: ignore[reportPrivateUsage] - one thing in two files
+    key = (workflow.timeout, workflow.workflow_name, workflow.verbose, workflow.serializer)
+    program = plan.programs.get(key)
+    if program is None:
+        source = Source(
+            name=workflow.workflow_name,
+            steps=plan.shape.steps,
+            free=plan.free,
+            start=plan.shape.start,
+            stop=plan.shape.stop,
+            timeout=workflow.timeout,
+            state_type=workflow.state_type,
+            serializer=workflow.serializer,
+            verbose=workflow.verbose,
+        )
+        program = plan.programs[key] = compile_events(source)
+    return cast(Program, program)
+
+
+def compile_events(source: Source) -> Program:
+    """The program of a validated event workflow."""
+    steps = source.steps
+    declared = dict.fromkeys(
+        t
+        for config in steps.values()
+        for t in (*config.accepted_events, *config.return_types)
+        if t is not NoneType
+    )
+    declared[source.start] = declared[source.stop] = None
+    for builtin in (HumanResponseEvent, InputRequiredEvent, StopEvent):
+        declared[builtin] = None
+    given = source.serializer if isinstance(source.serializer, JsonSerializer) else None
+    serializer = (given or JsonSerializer()).with_types(*declared)
+    values = _Values(serializer)
+    types = TypeRegistry(declared, values.dump, values.dump_free, values.load)
+    tag = types.add
+    recovers = _recovers(steps)
+    definition = Definition(
+        name=source.name,
+        version=source.version,
+        steps=tuple(_step_def(config, steps, types, recovers) for config in steps.values()),
+        start=tag(source.start),
+        ends=tuple(tag(t) for t in declared if t is source.stop or issubclass(t, StopEvent)),
+        publishes=tuple(tag(t) for t in declared if issubclass(t, InputRequiredEvent)),
+        timeout=source.timeout,
+    )
+    loose = bool(definition.by_kind)
+    handlers: dict[str, Handler] = {
+        name: EventStep(
+            config,
+            types,
+            bound=name not in source.free,
+            loose=loose,
+            streams=bool(config.list_returns),
+            tuple_streams=bool(config.tuple_returns and definition.by_name[name].collectors),
+        )
+        for name, config in steps.items()
+    }
+    return Program(
+        definition=definition,
+        handlers=handlers,
+        types=types,
+        start=lambda fields: _start_message(source, types, fields),
+        result=_result,
+        final=lambda ending: _final(ending, source, types),
+        failure=lambda info: _failure(info, types),
+        serializer=source.serializer or serializer,
+        state_type=source.state_type,
+        verbose=source.verbose,
+    )
+
+
+# --- the definition ------------------------------------------------------------------------------
+
+
+def _recovers(steps: Mapping[str, StepConfig]) -> dict[str, str]:
+    """Which error handler covers which step: a handler that names it, else the one for all."""
+    covers: dict[str, str] = {}
+    for config in steps.values():
+        if config.is_error_handler and config.for_steps is None:
+            for other in steps.values():
+                if not other.is_error_handler:
+                    covers.setdefault(other.name, config.name)
+    for config in steps.values():
+        for name in config.for_steps or () if config.is_error_handler else ():
+            covers[name] = config.name
+    return covers
+
+
+def _step_def(
+    config: StepConfig,
+    steps: Mapping[str, StepConfig],
+    types: TypeRegistry,
+    recovers: Mapping[str, str],
+) -> StepDef:
+    tag = types.add
+    join = _join_of(config, types)
+    members = _stream_members(config)
+    policy = config.retry_policy
+    describe = getattr(policy, "describe", None)
+    return StepDef(
+        name=config.name,
+        accepts=() if join or config.is_error_handler else _tags(config.accepted_events, types),
+        subclasses=config.accept_event_subclasses,
+        join=join,
+        emits=_tags(config.produced_events, types),
+        workers=config.num_workers,
+        timeout=config.timeout,
+        on_error=recovers.get(config.name),
+        recoveries=config.max_recoveries,
+        collectors=_collectors(members, steps) if members else (),
+        opens=tuple(tag(t) for t in members),
+        retry=cast("Json", describe()) if callable(describe) else None,
+    )
+
+
+def _tags(kinds: Iterable[type], types: TypeRegistry) -> tuple[str, ...]:
+    return tuple(types.add(t) for t in dict.fromkeys(kinds))
+
+
+def _join_of(config: StepConfig, types: TypeRegistry) -> Join | None:
+    first = config.event_params[0]
+    if first.kind == "slot":
+        return Join("all_of", tuple(_tags(p.types, types) for p in config.event_params))
+    if first.kind == "slots":
+        return Join("all_of", tuple((types.add(t),) for t in first.types))
+    if first.kind in ("list", "batch"):
+        collect = first.collect
+        take = collect.cardinality.n if collect and isinstance(collect.cardinality, Take) else None
+        order = collect.order if collect else "arrival"
+        return Join("collect", (_tags(first.types, types),), take, order)
+    return None
+
+
+def _collects(config: StepConfig) -> bool:
+    return config.event_params[0].kind in ("list", "batch")
+
+
+def _stream_members(config: StepConfig) -> tuple[type, ...]:
+    return config.list_returns or config.tuple_returns
+
+
+def _collectors(members: Iterable[type], steps: Mapping[str, StepConfig]) -> tuple[str, ...]:
+    """The collecting steps that a stream of `members` feeds."""
+    found: dict[str, None] = {}
+    seen: set[type] = set()
+    frontier = list(members)
+    while frontier:
+        kind = frontier.pop()
+        if kind in seen:
+            continue
+        seen.add(kind)
+        for config in steps.values():
+            if kind not in config.accepted_events:
+                continue
+            if _collects(config):
+                found[config.name] = None
+                continue
+            frontier.extend(t for t in config.bare_returns if t is not NoneType)
+            inner = _stream_members(config)
+            nested = _collectors([t for t in inner if t not in seen], steps) if inner else ()
+            if inner and not nested:
+                frontier.extend(inner)
+            for name in nested:
+                # A stream within the stream: what its joins emit is on this level again.
+                frontier.extend(t for t in steps[name].bare_returns if t is not NoneType)
+    return tuple(found)
+
+
+# --- handlers ------------------------------------------------------------------------------------
+
+
+class EventStep:
+    """Does one step of an event workflow."""
+
+    __slots__ = (
+        "bound",
+        "config",
+        "context_name",
+        "execution",
+        "func",
+        "is_handler",
+        "kind",
+        "loose",
+        "param",
+        "plain",
+        "policy",
+        "resources",
+        "streams",
+        "tags",
+        "tuple_streams",
+        "types",
+    )
+
+    def __init__(
+        self,
+        config: StepConfig,
+        types: TypeRegistry,
+        *,
+        bound: bool,
+        loose: bool,
+        streams: bool,
+        tuple_streams: bool,
+    ) -> None:
+        self.config = config
+        self.func = cast("Callable[..., Any]", config.func)
+        self.types = types
+        self.tags = types.tags
+        self.bound = bound
+        self.loose = loose
+        self.param = config.event_params[0].name
+        self.kind = config.event_params[0].kind
+        self.context_name = config.context_param
+        self.resources = config.resources
+        self.is_handler = config.is_error_handler
+        self.execution: Execution = config.execution
+        self.policy = config.retry_policy
+        self.streams = streams
+        self.tuple_streams = tuple_streams
+        self.plain = (
+            bound
+            and config.execution == "async"
+            and self.kind == "event"
+            and not self.context_name
+            and not self.resources
+            and not self.is_handler
+        )
+
+    @property
+    def may_return(self) -> str:
+        return "an Event instance"
+
+    def begin(
+        self, owner: object, message: Message | tuple[Message, ...], attempt: StepAttempt
+    ) -> Coroutine[Any, Any, object]:
+        """The user's coroutine, or one that prepares what the function needs around it."""
+        if self.plain:
+            return self.func(owner, **{self.param: cast(Message, message).payload})
+        if self.resources or self.execution != "async":
+            return self._around(owner, message, attempt)
+        args = self._arguments(message, attempt)
+        return self.func(owner, **args) if self.bound else self.func(**args)
+
+    def _arguments(
+        self, message: Message | tuple[Message, ...], attempt: StepAttempt
+    ) -> dict[str, object]:
+        kind = self.kind
+        args: dict[str, object]
+        if isinstance(message, Message):
+            payload = message.payload
+            if self.is_handler:
+                payload = _failed_event(cast(Failure, payload), self.types)
+            args = {self.param: (payload,) if kind == "wrapped" else payload}
+        elif kind == "slot":
+            params: tuple[EventParam, ...] = self.config.event_params
+            args = {p.name: m.payload for p, m in zip(params, message, strict=True)}
+        elif kind == "slots":
+            args = {self.param: tuple(m.payload for m in message)}
+        else:
+            args = {self.param: [m.payload for m in message]}
+        if self.context_name:
+            args[self.context_name] = attempt.context()
+        return args
+
+    async def _around(
+        self, owner: object, message: Message | tuple[Message, ...], attempt: StepAttempt
+    ) -> object:
+        args = self._arguments(message, attempt)
+        if not self.resources:
+            return await self._call(owner, args, attempt)
+        async with cast(WorkflowBase, owner).resource_manager.resolution_scope() as scope:
+            for resource in self.resources:
+                args[resource.name] = await scope.get(resource.descriptor)
+            return await self._call(owner, args, attempt)
+
+    async def _call(
+        self, owner: object, args: Mapping[str, object], attempt: StepAttempt
+    ) -> object:
+        func = self.func.__get__(owner) if self.bound else self.func
+        if self.execution == "async":
+            return await func(**args)
+        return await attempt.call_sync(self.execution, func, args)
+
+    def outcome(self, result: object) -> Outcome:
+        if result is None:
+            return _NOTHING
+        kind = type(result)
+        if self.streams and kind is list:
+            return Emit(tuple(self._message(m) for m in cast("list[object]", result)), stream=True)
+        if kind is tuple and self.config.tuple_return:
+            results = cast("tuple[object, ...]", result)
+            messages = tuple(self._message(m) for m in results if m is not None)
+            return Emit(messages, stream=self.tuple_streams)
+        tag = self.tags.get(kind)
+        if tag is not None and not self.loose and not isinstance(result, WorkflowErrorEvent):
+            return Emit((Message(tag, result),))
+        message = self._message(result)
+        if isinstance(result, StopEvent):
+            return Complete(message)
+        return Emit((message,))
+
+    def _message(self, result: object) -> Message:
+        if isinstance(result, WorkflowErrorEvent):
+            raise result.exception
+        kind = type(result)
+        tag = self.tags.get(kind)
+        if tag is None:
+            if not isinstance(result, Event):
+                raise WorkflowRuntimeError(
+                    f"Step function {self.config.name} returned {kind.__name__} instead of an "
+                    "Event instance."
+                )
+            tag = self.types.add(kind)
+        if self.loose:
+            bases = tuple(self.types.add(b) for b in kind.__mro__[1:] if b in self.tags)
+            return Message(tag, result, None, bases)
+        return Message(tag, result)
+
+    def retry_after(
+        self, error: Exception, attempts: int, elapsed: float, seed: int
+    ) -> float | None:
+        policy = self.policy
+        return None if policy is None else next_delay(policy, elapsed, attempts, error, seed)
+
+
+def _failed_event(failure: Failure, types: TypeRegistry) -> StepFailedEvent:
+    """What an error handler receives."""
+    given = failure.input
+    event = (
+        given.payload
+        if isinstance(given, Message)
+        else CollectionReleaseEvent(
+            events=[m.payload for m in given], stream_id="", binding_id=failure.step
+        )
+    )
+    return StepFailedEvent(
+        step_name=failure.step,
+        input_event=event,
+        exception=types.exception(failure.error),
+        attempts=failure.attempts,
+        elapsed_seconds=failure.elapsed,
+        failed_at=datetime.fromtimestamp(failure.failed_at, UTC),
+    )
+
+
+# --- values as JSON ------------------------------------------------------------------------------
+
+
+class _Values:
+    """Writes payloads so that they can be read back: models among the dynamic values of an event
+    carry the name of their class, which is looked up among the workflow's types."""
+
+    __slots__ = ("serializer",)
+
+    def __init__(self, serializer: JsonSerializer) -> None:
+        self.serializer = serializer
+
+    def dump(self, value: object) -> object:
+        if isinstance(value, DictLikeModel):
+            extra = value.__pydantic_extra__
+            if not extra:
+                return value
+            plain = value.model_dump(mode="json", exclude=set(extra))
+            for key, item in extra.items():
+                plain[key] = self.serializer.serialize_value(item)
+            return plain
+        return value
+
+    def dump_free(self, value: object) -> object:
+        return self.serializer.serialize_value(value)
+
+    def load(self, kind: type, data: Json) -> object:
+        with self.serializer.validation_context() as context:
+            if kind is object:
+                return self.serializer.deserialize_value(data)
+            if issubclass(kind, DictLikeModel) and isinstance(data, dict):
+                rows: dict[str, Any] = dict(cast("dict[str, Any]", data))
+                for key in rows.keys() - kind.model_fields.keys():
+                    rows[key] = self.serializer.deserialize_value(rows[key])
+                return kind.model_validate(rows, context=context)
+            return adapter(kind).validate_python(data, context=context)
+
+
+# --- starting and ending -------------------------------------------------------------------------
+
+
+def _start_message(source: Source, types: TypeRegistry, fields: Mapping[str, Any]) -> Message:
+    event = make_start_event(source.start, fields)
+    return Message(types.add(type(event)), event)
+
+
+def _result(message: Message) -> object:
+    event = message.payload
+    return event.result if type(event) is StopEvent else event
+
+
+def _final(ending: Ending, source: Source, types: TypeRegistry) -> object | None:
+    match ending.status:
+        case RunStatus.COMPLETED:
+            return ending.result.payload if ending.result is not None else None
+        case RunStatus.TIMED_OUT:
+            error = cast(ErrorInfo, ending.error)
+            active = [name for name in str(error.details or "").split(", ") if name]
+            return WorkflowTimedOutEvent(timeout=source.timeout or 0.0, active_steps=active)
+        case RunStatus.CANCELLED:
+            return WorkflowCancelledEvent()
+        case _:
+            error = cast(ErrorInfo, ending.error)
+            return WorkflowFailedEvent(
+                step_name=ending.step or "",
+                exception=types.exception(error),
+                attempts=ending.attempts or None,
+                elapsed_seconds=ending.elapsed,
+            )
+
+
+_OURS: dict[str, type[Exception]] = {
+    "stepwell.errors.WorkflowTimeoutError": WorkflowTimeoutError,
+    "stepwell.errors.WorkflowCancelledByUser": WorkflowCancelledByUser,
+}
+
+
+def _failure(info: ErrorInfo, types: TypeRegistry) -> BaseException:
+    ours = _OURS.get(info.type)
+    return types.exception(info) if ours is None else ours(info.message)
+
+

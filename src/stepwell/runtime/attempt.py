@@ -1,0 +1,317 @@
+"""One attempt of a step while its body is alive, and everything the body may ask for.
+
+A body asks (for an event, for time, for a child's result, to remember a value); each question has
+a key that follows from its kind, its name and how many of that name came before it. The answer is
+looked up first among those that this piece of work has already got, so a body that has to start
+from its top after a crash is answered without waiting; only a new question reaches the kernel.
+
+What a body sends and writes is kept in an outbox until the body ends or pauses, and goes out in
+one turn; what it sends before it fails without a pause is never seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import zlib
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from stepwell.authoring.events.state_store import StateEdit
+from stepwell.authoring.program import Execution, Handler
+from stepwell.errors import ChildFailed, WorkflowCancelledByUser
+from stepwell.kernel.inputs import Asked, ChildAsked, Gathered, Noted, Sent, Wrote
+from stepwell.kernel.outcomes import ChildResult, Message
+from stepwell.kernel.run import TIMED_OUT, Work
+from stepwell.runtime.offload import run_in_process, run_in_thread
+from stepwell.values import Json, RunStatus, derived_id
+
+if TYPE_CHECKING:
+    from stepwell.runtime.turn import ActiveRun
+
+current: contextvars.ContextVar[Attempt] = contextvars.ContextVar("stepwell_attempt")
+"""The attempt whose body is running in this context."""
+
+
+class Attempt:
+    """A body that is running, or about to."""
+
+    __slots__ = (
+        "active",
+        "counts",
+        "ctx",
+        "dead",
+        "edits",
+        "expired",
+        "flushing",
+        "futures",
+        "handler",
+        "id",
+        "outbox",
+        "replay",
+        "step",
+        "task",
+        "work",
+    )
+
+    def __init__(self, active: ActiveRun, work: Work, handler: Handler) -> None:
+        self.active = active
+        self.id = work.id
+        self.work = work
+        self.step = work.step
+        self.handler = handler
+        self.task: asyncio.Task[None] | None = None
+        self.ctx: object = None
+        self.dead = False
+        self.expired = False
+        self.flushing = False
+        self.futures: dict[str, asyncio.Future[object]] | None = None
+        self.counts: dict[str, int] | None = None
+        self.outbox: list[tuple[bool, Message, int]] | None = None
+        self.edits: list[StateEdit] | None = None
+        self.replay: list[int] | None = list(work.digests) if work.digests else None
+
+    # --- for the handler -------------------------------------------------------------------------
+
+    def context(self) -> object:
+        """The `Context` of this attempt, made when first asked for."""
+        if self.ctx is None:
+            self.ctx = self.active.make_context(self)
+        return self.ctx
+
+    def call_sync(
+        self, execution: Execution, func: Callable[..., object], kwargs: Mapping[str, object]
+    ) -> Awaitable[object]:
+        """Run a plain function off the event loop."""
+        if execution == "process":
+            return run_in_process(func, kwargs, self.step)
+        return run_in_thread(func, kwargs)
+
+    # --- keys ------------------------------------------------------------------------------------
+
+    def key(self, kind: str, name: str) -> str:
+        """The key of the next question of this kind and name."""
+        counts = self.counts
+        if counts is None:
+            counts = self.counts = {}
+        plain = f"{kind}:{name}"
+        number = counts.get(plain, 0)
+        counts[plain] = number + 1
+        return f"{plain}:{number}" if number else plain
+
+    def _alive(self) -> Work:
+        if self.dead or self.active.run.ended is not None:
+            raise asyncio.CancelledError("the run is over")
+        return self.work
+
+    def idempotency_key(self) -> str:
+        """The same for every attempt of this piece of work, and for no other."""
+        return derived_id(self.active.run.id, self.step, self.id)
+
+    # --- questions -------------------------------------------------------------------------------
+
+    async def ask(
+        self,
+        key: str,
+        tag: str | None,
+        *,
+        wait: str,
+        where: Mapping[str, Json] | None = None,
+        timeout: float | None = None,
+        question: Message | None = None,
+    ) -> Message | None:
+        """Wait for a message, for time, or both. Raises TimeoutError when time was up first."""
+        work = self._alive()
+        if work.answers is None or key not in work.answers:
+            active = self.active
+            if not (work.waits and key in work.waits):
+                self.flush()
+                if question is not None:
+                    active.prepare(question)
+                asked = Asked(
+                    active.clock.now(), self.id, key, wait, tag, where, timeout, question
+                )
+                await self._wait(key, asked)
+            else:
+                await self._wait(key, None)
+        answer = (work.answers or {})[key]
+        if answer == TIMED_OUT:
+            raise TimeoutError(f"Timed out waiting for {tag}")
+        return cast("Message | None", answer)
+
+    async def _wait(self, key: str, input: Asked | ChildAsked | None) -> None:
+        future = self.active.loop.create_future()
+        if self.futures is None:
+            self.futures = {}
+        self.futures[key] = future
+        try:
+            if input is not None:
+                self.active.feed(input)
+            await future
+        finally:
+            self.futures.pop(key, None)
+
+    def deliver(self) -> None:
+        """Hand out the answers that have come."""
+        answers = self.work.answers
+        if not self.futures or answers is None:
+            return
+        for key, future in tuple(self.futures.items()):
+            if key in answers and not future.done():
+                future.set_result(None)
+
+    async def memo(self, name: str, make: Callable[[], object]) -> Message:
+        """The message that holds what `make()` gave the first time it got through."""
+        work = self._alive()
+        key = self.key("memo", name)
+        if work.answers is not None and key in work.answers:
+            return cast(Message, work.answers[key])
+        made = make()
+        value = await made if isinstance(made, Awaitable) else made
+        message = Message("memo", value)
+        self._alive()
+        self.flush()
+        self.active.prepare(message, f"memo {name!r}")
+        self.active.feed(Noted(self.active.clock.now(), self.id, key, message))
+        await self.active.settled()
+        return message
+
+    def gather(
+        self, message: Message, expected: tuple[str, ...], buffer: str
+    ) -> tuple[Message, ...] | None:
+        """Add `message` to a buffer of the step; the whole of `expected` once it is there."""
+        work = self._alive()
+        key = self.key("collect", buffer)
+        if work.answers is None or key not in work.answers:
+            self.active.prepare(message)
+            now = self.active.clock.now()
+            self.active.feed(Gathered(now, self.id, key, buffer, message, expected))
+        return cast("tuple[Message, ...] | None", (work.answers or {}).get(key))
+
+    async def child(self, name: str, workflow: str, message: Message) -> Message:
+        """Run a child to its end; its result message. Raises `ChildFailed` when it had none."""
+        work = self._alive()
+        key = self.key("child", name)
+        if work.answers is None or key not in work.answers:
+            self.flush()
+            asked = None
+            if not (work.waits and key in work.waits):
+                id = derived_id(self.active.run.id, self.id, key)[:16]
+                now = self.active.clock.now()
+                asked = ChildAsked(now, self.id, key, id, workflow, message)
+            await self._wait(key, asked)
+        answer = cast(Message, (work.answers or {})[key])
+        result = cast(ChildResult, answer.payload)
+        if result.result is None or result.status is not RunStatus.COMPLETED:
+            info = result.error
+            if info is not None and info.live is not None:
+                if isinstance(info.live, WorkflowCancelledByUser):
+                    raise ChildFailed(result.run, result.status, info.message)
+                raise info.live
+            text = "" if info is None else f"{info.type}: {info.message}"
+            raise ChildFailed(result.run, result.status, text)
+        return result.result
+
+    # --- what it sends and writes ----------------------------------------------------------------
+
+    def post(self, message: Message, *, route: bool) -> None:
+        """Send `message` to steps (`route`) or write it to the run's stream."""
+        self._alive()
+        active = self.active
+        if not route and not active.durable:
+            active.publish(message.payload)
+            return
+        digest = 0
+        if active.durable:
+            active.prepare(message)
+            digest = zlib.crc32(f"{route}{message.tag}{message.to}{message.data}".encode())
+            if self.replay:
+                if self.replay[0] == digest:
+                    del self.replay[0]
+                    return
+                self.replay = None
+        if self.outbox is None:
+            self.outbox = []
+        self.outbox.append((route, message, digest))
+        if not self.flushing:
+            self.flushing = True
+            active.loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Let go of what is in the outbox, in order."""
+        self.flushing = False
+        outbox = self.outbox
+        if not outbox or self.dead:
+            return
+        self.outbox = None
+        active = self.active
+        now = active.clock.now()
+        start = 0
+        while start < len(outbox):
+            route = outbox[start][0]
+            end = start
+            while end < len(outbox) and outbox[end][0] is route:
+                end += 1
+            messages = [message for _, message, _ in outbox[start:end]]
+            digests: Sequence[int] = (
+                [digest for _, _, digest in outbox[start:end]] if active.durable else ()
+            )
+            active.feed(
+                Sent(now, self.id, messages, digests)
+                if route
+                else Wrote(now, messages, self.id, digests)
+            )
+            start = end
+
+    def drop_unsent(self) -> None:
+        """The attempt failed: what it was about to send is not sent; what it wrote for readers
+        still is."""
+        if self.outbox:
+            self.outbox = [item for item in self.outbox if not item[0]]
+
+
+class Rest:
+    """The rest of a coroutine that has already been started, driven in its own context.
+
+    Each attempt has a copy of the run's context, so what one body does to context variables is
+    not seen by the next one in the same task.
+    """
+
+    __slots__ = ("context", "coroutine", "first")
+
+    def __init__(
+        self,
+        coroutine: Coroutine[Any, Any, object],
+        context: contextvars.Context,
+        first: object,
+    ) -> None:
+        self.coroutine = coroutine
+        self.context = context
+        self.first = first
+
+    def __await__(self) -> Generator[object, Any, object]:
+        run = self.context.run
+        coroutine = self.coroutine
+        waiting = self.first
+        while True:
+            try:
+                value = yield waiting
+            except GeneratorExit:
+                run(coroutine.close)
+                raise
+            except BaseException as error:  # thrown in by the task, for the body to deal with
+                try:
+                    waiting = run(coroutine.throw, error)
+                except StopIteration as stop:
+                    return stop.value
+            else:
+                try:
+                    waiting = run(coroutine.send, value)
+                except StopIteration as stop:
+                    return stop.value
+
+
+def start(coroutine: Coroutine[Any, Any, object], attempt: Attempt) -> object:
+    """Run a body up to its first pause. Raises StopIteration when it needs none."""
+    current.set(attempt)
+    return coroutine.send(None)

@@ -1,0 +1,41 @@
+"""The system's clock. Everything that wants to know the time asks the clock it was given."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+
+from stepwell.values import TimerHandle
+
+
+class SystemClock:
+    """The time of this machine; timers are timers of the running event loop."""
+
+    __slots__ = ()
+
+    def now(self) -> float:
+        """Seconds since the epoch, UTC."""
+        return time.time()
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> TimerHandle:
+        """Call `callback` in the running loop when it is `when`."""
+        delay = when - time.time()
+        return asyncio.get_running_loop().call_later(max(0.0, delay), callback)
+
+    def polls(self) -> bool:
+        """Other processes live in the same time, so looking for their changes makes sense."""
+        return True
+
+
+SYSTEM = SystemClock()
+
+
+def new_run_id() -> str:
+    """A fresh run id: 16 characters, sortable by the second of its making.
+
+    >>> len(new_run_id())
+    16
+    """
+    return f"{int(time.time()):08x}{secrets.token_hex(4)}"

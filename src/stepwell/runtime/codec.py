@@ -1,0 +1,269 @@
+"""Journal entries as JSON text, and back.
+
+One entry is one JSON list: a short tag, then the fields in their order, with trailing fields that
+have their default left out. `at` fields that equal the time of the journal row they stand in are
+written as null. A message is `[tag, payload]`, or `[tag, payload, to]`, or `[tag, payload, to,
+kinds]`. The tables below are the format; a journal written by any release must stay readable, so
+tags and the order of fields never change, and fields are only ever added at the end.
+
+The module knows entries and messages, but no payloads: those it leaves to the program's types.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, fields
+from typing import Any, cast
+
+from stepwell.authoring.program import TypeRegistry
+from stepwell.errors import StoreCorrupt
+from stepwell.kernel import journal as j
+from stepwell.kernel.outcomes import ChildResult, Failure, Message
+from stepwell.values import ErrorInfo, Json, RunStatus
+
+TAGS: dict[str, type[j.Entry]] = {
+    "run": j.RunStarted,
+    "add": j.WorkAdded,
+    "beg": j.WorkBegun,
+    "done": j.WorkDone,
+    "que": j.WorkQueued,
+    "fail": j.AttemptFailed,
+    "exp": j.AttemptExpired,
+    "join": j.Joined,
+    "rel": j.JoinReleased,
+    "open": j.StreamOpened,
+    "close": j.StreamClosed,
+    "wait": j.WaitOpened,
+    "got": j.WaitEnded,
+    "kid": j.ChildStarted,
+    "memo": j.AnswerKept,
+    "buf": j.BufferGathered,
+    "dig": j.Digested,
+    "pub": j.Published,
+    "unh": j.Unhandled,
+    "set": j.StateEdited,
+    "inb": j.InboxTaken,
+    "scope": j.ScopeEntered,
+    "end": j.RunEnded,
+    "park": j.RunParked,
+    "res": j.RunResumed,
+}
+"""The short tag of every kind of entry."""
+
+_quote = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_INTERNAL: dict[str, type] = {"\x00failure": Failure, "\x00child": ChildResult}
+
+
+def encode(entries: Iterable[j.Entry], types: TypeRegistry, at: float) -> bytes:
+    """The JSON text of `entries`, as one journal row written at `at`."""
+    return f"[{','.join(encode_entry(e, types, at) for e in entries)}]".encode()
+
+
+def encode_entry(entry: j.Entry, types: TypeRegistry, at: float) -> str:
+    """One entry as JSON text."""
+    tag, columns = _COLUMNS[type(entry)]
+    parts = [tag]
+    last = 0
+    for name, default, write in columns:
+        value = getattr(entry, name)
+        if value != default or default is MISSING:
+            last = len(parts)
+        parts.append(
+            "null" if value is None or (name == "at" and value == at) else write(value, types)
+        )
+    return f"[{','.join(parts[: last + 1])}]"
+
+
+def decode(data: bytes | str, types: TypeRegistry, at: float) -> list[j.Entry]:
+    """The entries of a journal row. Raises `StoreCorrupt` when it is none."""
+    try:
+        rows = json.loads(data)
+        return [decode_entry(row, types, at) for row in rows]
+    except (KeyError, IndexError, TypeError, json.JSONDecodeError) as error:
+        raise StoreCorrupt(f"a journal row can't be read: {error!r}") from error
+
+
+def decode_entry(row: list[Any], types: TypeRegistry, at: float) -> j.Entry:
+    """One entry from its JSON list."""
+    kind = TAGS[row[0]]
+    values: list[object] = []
+    for column, (name, read) in zip(row[1:], _READERS[kind], strict=False):
+        if column is None:
+            values.append(at if name == "at" else None)
+        else:
+            values.append(read(column, types))
+    missing = len(_READERS[kind]) - len(values)
+    if missing and not values and _READERS[kind][0][0] == "at":
+        values.append(at)
+    return kind(*values)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+# --- messages and other parts --------------------------------------------------------------------
+
+
+def write_message(m: Message, types: TypeRegistry) -> str:
+    """A message as JSON text; its payload's text is kept on it, so it is written only once."""
+    payload = m.data
+    tag = m.tag
+    if payload is None:
+        inner = m.payload
+        if isinstance(inner, Failure):
+            payload = _write_failure(inner, types)
+        elif isinstance(inner, ChildResult):
+            payload = _write_child(inner, types)
+        else:
+            payload = types.dumps(inner)
+        m.data = payload
+    if m.kinds:
+        return f"[{_quote(tag)},{payload},{_quote(m.to)},{_quote(m.kinds)}]"
+    if m.to is not None:
+        return f"[{_quote(tag)},{payload},{_quote(m.to)}]"
+    return f"[{_quote(tag)},{payload}]"
+
+
+def read_message(row: list[Any], types: TypeRegistry) -> Message:
+    """The message that `write_message` wrote."""
+    tag, data = row[0], row[1]
+    to = row[2] if len(row) > 2 else None
+    kinds = tuple(row[3]) if len(row) > 3 else ()
+    if isinstance(data, dict) and len(cast("dict[str, Any]", data)) == 1:
+        inner = cast("dict[str, Any]", data)
+        if "\x00failure" in inner:
+            return Message(tag, _read_failure(inner["\x00failure"], types), to, kinds)
+        if "\x00child" in inner:
+            return Message(tag, _read_child(inner["\x00child"], types), to, kinds)
+    return Message(tag, types.load(tag, data), to, kinds)
+
+
+def _write_failure(f: Failure, types: TypeRegistry) -> str:
+    parts = (
+        _quote(f.step),
+        _write_input(f.input, types),
+        _write_error(f.error, types),
+        _quote(f.attempts),
+        _quote(f.elapsed),
+        _quote(f.failed_at),
+    )
+    return f'{{"\\u0000failure":[{",".join(parts)}]}}'
+
+
+def _read_failure(row: list[Any], types: TypeRegistry) -> Failure:
+    step, input, error, attempts, elapsed, failed_at = row
+    return Failure(
+        step, _read_input(input, types), _read_error(error, types), attempts, elapsed, failed_at
+    )
+
+
+def _write_child(c: ChildResult, types: TypeRegistry) -> str:
+    return f'{{"\\u0000child":{encode_child(c, types)}}}'
+
+
+def encode_child(c: ChildResult, types: TypeRegistry) -> str:
+    """How a child ended, as JSON text: what its parent's inbox receives."""
+    error = "null" if c.error is None else _write_error(c.error, types)
+    result = "null" if c.result is None else write_message(c.result, types)
+    return f"[{_quote(c.run)},{_quote(c.status)},{result},{error}]"
+
+
+def _read_child(row: list[Any], types: TypeRegistry) -> ChildResult:
+    run, status, result, error = row
+    info = None if error is None else _read_error(error, types)
+    # The result is of a type that the child's program knows; the text is kept for it.
+    message = None if result is None else Message(result[0], result[1], data=_quote(result[1]))
+    return ChildResult(run, RunStatus(status), message, info)
+
+
+def decode_child(data: bytes, types: TypeRegistry) -> ChildResult:
+    """The `ChildResult` that `encode_child` wrote."""
+    return _read_child(json.loads(data), types)
+
+
+def _write_error(e: ErrorInfo, _types: TypeRegistry) -> str:
+    return _quote([e.type, e.message] if e.details is None else [e.type, e.message, e.details])
+
+
+def _read_error(row: list[Any], _types: TypeRegistry) -> ErrorInfo:
+    return ErrorInfo(*row)
+
+
+def _write_input(value: Message | tuple[Message, ...], types: TypeRegistry) -> str:
+    if isinstance(value, Message):
+        return write_message(value, types)
+    return f"[[{','.join(write_message(m, types) for m in value)}]]"
+
+
+def _read_input(row: list[Any], types: TypeRegistry) -> Message | tuple[Message, ...]:
+    if row and isinstance(row[0], list):
+        return tuple(read_message(m, types) for m in cast("list[Any]", row[0]))
+    return read_message(row, types)
+
+
+def _write_messages(value: Sequence[Message], types: TypeRegistry) -> str:
+    return f"[{','.join(write_message(m, types) for m in value)}]"
+
+
+def _read_messages(row: list[Any], types: TypeRegistry) -> tuple[Message, ...]:
+    return tuple(read_message(m, types) for m in row)
+
+
+def _write_answer(value: object, types: TypeRegistry) -> str:
+    return write_message(cast(Message, value), types)
+
+
+def _plain(value: object, _types: TypeRegistry) -> str:
+    return _quote(value)
+
+
+def _flag(value: object, _types: TypeRegistry) -> str:
+    return "1" if value else "0"
+
+
+def _same(value: object, _types: TypeRegistry) -> object:
+    return value
+
+
+Writer = Callable[[Any, TypeRegistry], str]
+Reader = Callable[[Any, TypeRegistry], object]
+
+_KINDS: dict[str, tuple[Writer, Reader]] = {
+    "Message": (write_message, read_message),
+    "Message | None": (write_message, read_message),
+    "Message | tuple[Message, ...]": (_write_input, _read_input),
+    "Sequence[Message]": (_write_messages, _read_messages),
+    "ErrorInfo": (_write_error, _read_error),
+    "ErrorInfo | None": (_write_error, _read_error),
+    "object": (_write_answer, read_message),
+    "bool": (_flag, lambda value, _: bool(value)),
+    "RunStatus": (_plain, lambda value, _: RunStatus(value)),
+    "tuple[str, ...]": (_plain, lambda value, _: tuple(value)),
+    "tuple[int, ...] | None": (_plain, lambda value, _: tuple(value)),
+}
+
+
+def _columns(kind: type[j.Entry]) -> list[tuple[str, object, Writer]]:
+    return [(f.name, f.default, _KINDS.get(str(f.type), (_plain, _same))[0]) for f in fields(kind)]
+
+
+_COLUMNS: Mapping[type, tuple[str, list[tuple[str, object, Writer]]]] = {
+    kind: (_quote(tag), _columns(kind)) for tag, kind in TAGS.items()
+}
+_READERS: Mapping[type, list[tuple[str, Reader]]] = {
+    kind: [(f.name, _KINDS.get(str(f.type), (_plain, _same))[1]) for f in fields(kind)]
+    for kind in TAGS.values()
+}
+
+
+def encode_message(m: Message, types: TypeRegistry) -> bytes:
+    """A lone message as bytes: what a run's inbox holds."""
+    return write_message(m, types).encode()
+
+
+def decode_message(data: bytes, types: TypeRegistry) -> Message:
+    """The message that `encode_message` wrote."""
+    return read_message(json.loads(data), types)
+
+
+def dump_json(value: Json) -> bytes:
+    """Plain JSON as bytes."""
+    return _quote(value).encode()

@@ -1,0 +1,103 @@
+"""Plain functions run off the event loop: in a thread, or in a process of their own.
+
+A thread can't be stopped; a step that times out in one is abandoned and its result ignored. A
+process can: when the step is cancelled or times out it is killed. The function has to be
+importable by the new process and its arguments and result have to survive the way there and back;
+what does not is refused before anything runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import multiprocessing
+from collections.abc import Callable, Mapping
+from functools import partial
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
+from typing import cast
+
+from stepwell.errors import ExecutionRefused
+
+
+async def run_in_thread(func: Callable[..., object], kwargs: Mapping[str, object]) -> object:
+    """`func(**kwargs)` in the loop's thread pool, with the caller's context variables."""
+    context = contextvars.copy_context()
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(None, partial(context.run, func, **kwargs))
+
+
+def _serve(sender: Connection) -> None:
+    """The main function of the process: do what comes down the pipe, and answer."""
+    func, kwargs = cast(
+        "tuple[Callable[..., object], dict[str, object]]", sender.recv()
+    )
+    try:
+        answer: tuple[bool, object] = (True, func(**kwargs))
+    except Exception as error:  # goes to the parent, where the attempt fails with it
+        answer = (False, error)
+    try:
+        sender.send(answer)
+    except Exception as error:  # the result does not survive the way back
+        sender.send((False, ExecutionRefused(_name(func), f"its result can't be sent: {error}")))
+    sender.close()
+
+
+def _name(func: Callable[..., object]) -> str:
+    return getattr(func, "__qualname__", repr(func))
+
+
+async def run_in_process(
+    func: Callable[..., object], kwargs: Mapping[str, object], step: str
+) -> object:
+    """`func(**kwargs)` in a new process, which is killed when the caller is cancelled.
+
+    Raises:
+        ExecutionRefused: when the function or its arguments can't be sent to another process, or
+            when the process died without an answer.
+    """
+    try:
+        ForkingPickler.dumps((func, dict(kwargs)))
+    except Exception as error:
+        reason = f"it can't be sent to another process: {error}"
+        raise ExecutionRefused(step, reason) from error
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe()
+    process = context.Process(target=_serve, args=(sender,), daemon=True, name=f"stepwell-{step}")
+    loop = asyncio.get_running_loop()
+    await loop.run_in_executor(None, process.start)
+    sender.close()
+    ready: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    descriptor = receiver.fileno()
+    try:
+        receiver.send((func, dict(kwargs)))
+        loop.add_reader(descriptor, wake)
+        try:
+            await ready
+        finally:
+            loop.remove_reader(descriptor)
+        try:
+            fine, value = await loop.run_in_executor(
+                None, cast("Callable[[], tuple[bool, object]]", receiver.recv)
+            )
+        except (EOFError, ConnectionResetError):
+            await loop.run_in_executor(None, process.join)
+            raise ExecutionRefused(
+                step, f"its process died with exit code {process.exitcode}"
+            ) from None
+    finally:
+        if process.is_alive():
+            process.kill()
+        await asyncio.shield(loop.run_in_executor(None, process.join))
+        process.close()
+        receiver.close()
+    if fine:
+        return value
+    raise cast(Exception, value)
+
+

@@ -1,0 +1,538 @@
+"""A run while it is in memory: inputs go in, the kernel decides, and what it decided is done.
+
+    feed(input) -> decide -> evolve -> [commit] -> perform
+
+`feed` is a plain function that may be called from anywhere in the loop. In memory, what was decided
+is performed at once. A durable run has a ledger between the two: the entries are committed first,
+and performed when they are safe; meanwhile the kernel may already decide about the next input, so
+commits of one run never wait for its decisions. That is the only difference between the two.
+
+Performing never decides anything. It starts the bodies that the entries say have begun, wakes those
+that got their answers, stops those that are owed no more, and shows readers what was published.
+
+A body runs in a task, but not every body in a task of its own: the task whose body has just ended
+goes on with the first body that its result made begin. So a chain of steps costs one task, and a
+fan-out costs as many as may run at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Any, Protocol, cast
+
+from stepwell.authoring.program import FREE, Ending, Program, TypeRegistry
+from stepwell.authoring.events.model import InternalDispatchEvent
+from stepwell.authoring.events.state_store import InMemoryStateStore
+from stepwell.errors import StepTimeoutError
+from stepwell.kernel.decide import decide
+from stepwell.kernel.inputs import Arrived, Attempted, CancelAsked, Due, Input, Wrote
+from stepwell.kernel.journal import (
+    AttemptExpired,
+    ChildStarted,
+    Entry,
+    Published,
+    RunEnded,
+    RunParked,
+    ScopeEntered,
+    WaitEnded,
+    WaitOpened,
+    WorkAdded,
+    WorkBegun,
+    WorkDone,
+)
+from stepwell.kernel.outcomes import Emit, Fail, Message, Outcome
+from stepwell.kernel.run import EVOLVE, RUNNING, WAITING, Run, Work, next_due, pending
+from stepwell.runtime.attempt import Attempt, Rest, start
+from stepwell.runtime.stream import StreamLog
+from stepwell.values import Clock, ErrorInfo, Json, RunStatus, TimerHandle, derived_id
+
+logger = logging.getLogger("stepwell")
+
+
+class Watcher(Protocol):
+    """Someone who wants to know what a run does, as it does it."""
+
+    def begun(self, run: ActiveRun, attempt: Attempt) -> None:
+        """A body starts, or goes on after it waited."""
+        ...
+
+    def finished(self, run: ActiveRun, attempt: Attempt, outcome: Outcome) -> None:
+        """A body ended with this outcome."""
+        ...
+
+    def decided(self, run: ActiveRun, entry: Entry) -> None:
+        """The kernel decided this (and it is durable, if the run is)."""
+        ...
+
+    def idle(self, run: ActiveRun) -> None:
+        """Only something from outside, or time, can move the run now."""
+        ...
+
+
+class Ledger(Protocol):
+    """Keeps the entries of a durable run, and then has them performed."""
+
+    def enter(self, entries: list[Entry]) -> None:
+        """Commit `entries`, then call `ActiveRun.perform` with them."""
+        ...
+
+    async def settled(self) -> None:
+        """Return when everything entered so far is committed."""
+        ...
+
+    def broken(self, bug: Exception) -> None:
+        """A turn raised `bug`; see that the run is parked."""
+        ...
+
+    def arrive(self, input: Arrived) -> None:
+        """Accept a message from outside: it is kept before anything is decided about it."""
+        ...
+
+    def know_child(self, program: Program, owner: object) -> None:
+        """A child run of this program may be started."""
+        ...
+
+
+class ActiveRun:
+    """A run in the memory of this process.
+
+    Args:
+        program: what to run.
+        owner: the workflow's instance, handed to its handlers.
+        run: its state.
+        clock: the time.
+        make_context: makes the `Context` for an attempt.
+        spawn: starts a child run.
+        ledger: keeps the journal of a durable run; None runs in memory.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_armed",
+        "_next",
+        "_timer",
+        "_trampoline",
+        "_waiters",
+        "attempts",
+        "base",
+        "children",
+        "clock",
+        "definition",
+        "durable",
+        "ending",
+        "ledger",
+        "loop",
+        "make_context",
+        "on_end",
+        "owner",
+        "parent",
+        "program",
+        "programs",
+        "run",
+        "spawn",
+        "store",
+        "stream",
+        "types",
+        "watchers",
+    )
+
+    def __init__(
+        self,
+        program: Program,
+        owner: object,
+        run: Run,
+        clock: Clock,
+        make_context: Callable[[Attempt], object],
+        spawn: Callable[[ActiveRun, ChildStarted], None],
+        ledger: Ledger | None = None,
+    ) -> None:
+        self.program = program
+        self.definition = program.definition
+        self.types: TypeRegistry = program.types
+        self.owner = owner
+        self.run = run
+        self.clock = clock
+        self.make_context = make_context
+        self.spawn = spawn
+        self.ledger = ledger
+        self.durable = ledger is not None
+        self.loop = asyncio.get_running_loop()
+        self.base = contextvars.copy_context()
+        self.attempts: dict[int, Attempt] = {}
+        self.children: list[ActiveRun] | None = None
+        self.parent: ActiveRun | None = None
+        self.programs: dict[str, tuple[Program, object]] | None = None
+        self.store: InMemoryStateStore[Any] | None = None
+        self.stream = StreamLog()
+        self.watchers: list[Watcher] | None = None
+        self.ending: Ending | None = None
+        self.on_end: Callable[[ActiveRun], None] | None = None
+        self._waiters: list[asyncio.Future[None]] | None = None
+        self._timer: TimerHandle | None = None
+        self._armed: float | None = None
+        self._trampoline = False
+        self._next: Attempt | None = None
+
+    # --- the turn --------------------------------------------------------------------------------
+
+    def feed(self, input: Input) -> None:
+        """Something happened."""
+        run = self.run
+        entries: list[Entry] = []
+        for entry in decide(self.definition, run, input):
+            EVOLVE[type(entry)](run, entry)
+            entries.append(entry)
+        if self.ledger is None:
+            self.perform(entries)
+        elif entries:
+            self.ledger.enter(entries)
+
+    def perform(self, entries: Iterable[Entry]) -> None:
+        """Do what was decided (and is safe, if the run is durable)."""
+        run = self.run
+        ended = False
+        for entry in entries:
+            kind = type(entry)
+            if kind is WorkAdded:
+                added = cast(WorkAdded, entry)
+                if added.begun:
+                    work = run.work.get(added.id)
+                    if work is not None:
+                        self._launch(work)
+            elif kind is not WorkDone:
+                act = _PERFORM.get(kind)
+                if act is not None:
+                    act(self, entry)
+                    ended = ended or kind is RunEnded
+            if self.watchers:
+                for watcher in self.watchers:
+                    watcher.decided(self, entry)
+        if run.timers is not None or self._armed is not None:
+            self._arm()
+        if ended:
+            self._finish_run()
+        elif self.watchers and not run.busy and run.begun and run.ended is None:
+            for watcher in self.watchers:
+                watcher.idle(self)
+
+    def resume(self, works: Iterable[Work] | None = None) -> None:
+        """Start the bodies that are owed, after the run was loaded."""
+        for work in pending(self.run).attempts if works is None else works:
+            if work.id not in self.attempts:
+                self._launch(work)
+        self._arm()
+
+    async def settled(self) -> None:
+        """Return when all that was decided so far is safe."""
+        if self.ledger is not None:
+            await self.ledger.settled()
+
+    def prepare(self, message: Message, where: str = "") -> None:
+        """Write the message's payload down, if the run is durable: what can't be written must be
+        refused before anything is decided about it."""
+        if self.durable and message.data is None:
+            message.data = self.types.dumps(
+                message.payload, where=where or message.tag, free=message.tag == FREE
+            )
+
+    def publish(self, item: object) -> None:
+        """Show `item` to the readers of an in-memory run, and of its parents."""
+        active: ActiveRun | None = self
+        while active is not None:
+            active.stream.publish(item)
+            active = active.parent
+
+    def watch(self, watcher: Watcher) -> None:
+        """Let `watcher` know from now on."""
+        if self.watchers is None:
+            self.watchers = []
+        self.watchers.append(watcher)
+
+    def arrive(self, input: Arrived) -> None:
+        """A message came from outside, by a caller in this process."""
+        if self.ledger is None:
+            self.feed(input)
+        else:
+            self.ledger.arrive(input)
+
+    def write(self, message: Message) -> None:
+        """Show a message to the run's readers, from outside its steps."""
+        if self.ledger is None:
+            self.publish(message.payload)
+        else:
+            self.prepare(message)
+            self.feed(Wrote(self.clock.now(), (message,)))
+
+    def know_child(self, program: Program, owner: object) -> None:
+        """A step is about to start a child run of this program."""
+        if self.programs is None:
+            self.programs = {}
+        self.programs[program.definition.name] = (program, owner)
+        if self.ledger is not None:
+            self.ledger.know_child(program, owner)
+
+    async def events(self, *, expose_internal: bool = False) -> AsyncIterator[object]:
+        """What an in-memory run shows its readers, from the beginning."""
+        async for _, item in self.stream.read():
+            if expose_internal or not isinstance(item, InternalDispatchEvent):
+                yield item
+
+    # --- performing ------------------------------------------------------------------------------
+
+    def _launch(self, work: Work) -> None:
+        attempt = Attempt(self, work, self.program.handlers[work.step])
+        self.attempts[work.id] = attempt
+        if self._trampoline and self._next is None:
+            self._next = attempt
+        else:
+            attempt.task = self.loop.create_task(self._work(attempt))
+
+    def _begun(self, entry: WorkBegun) -> None:
+        attempt = self.attempts.get(entry.id)
+        if attempt is None:
+            work = self.run.work.get(entry.id)
+            if work is not None and work.phase == RUNNING:
+                self._launch(work)
+        else:
+            if self.watchers:
+                for watcher in self.watchers:
+                    watcher.begun(self, attempt)
+            attempt.deliver()
+
+    def _wait_opened(self, entry: WaitOpened) -> None:
+        if entry.question is not None:
+            self.publish(entry.question.payload)
+
+    def _wait_ended(self, entry: WaitEnded) -> None:
+        # An answer that is the last one its work waits for is handed out when a worker slot is
+        # taken; an earlier one at once, since its body may go on with it.
+        work = self.run.work.get(entry.work)
+        if work is None or work.phase != WAITING or not work.partial:
+            return
+        attempt = self.attempts.get(work.id)
+        if attempt is None:
+            self._launch(work)
+        else:
+            attempt.deliver()
+
+    def _published(self, entry: Published) -> None:
+        for message in entry.messages:
+            self.publish(message.payload)
+
+    def _child_started(self, entry: ChildStarted) -> None:
+        self.spawn(self, entry)
+
+    def _expired(self, entry: AttemptExpired) -> None:
+        attempt = self.attempts.get(entry.id)
+        if attempt is not None:
+            attempt.expired = True
+            if attempt.task is not None:
+                attempt.task.cancel()
+
+    def _stop(self, attempt: Attempt) -> None:
+        attempt.dead = True
+        self.attempts.pop(attempt.id, None)
+        if attempt.task is not None and attempt.task is not asyncio.current_task():
+            attempt.task.cancel()
+
+    def _stop_what_is_not_owed(self, entry: ScopeEntered | RunEnded | RunParked) -> None:
+        over = not isinstance(entry, ScopeEntered)
+        for attempt in tuple(self.attempts.values()):
+            if over or attempt.id not in self.run.work:
+                self._stop(attempt)
+        if not isinstance(entry, RunParked) and self.children:
+            for child in self.children:
+                if child.run.id in entry.cancel:
+                    child.cancel("its parent ended")
+
+    def cancel(self, reason: str) -> None:
+        """Ask for the run to be cancelled."""
+        self.feed(CancelAsked(self.clock.now(), reason))
+
+    def _finish_run(self) -> None:
+        run = self.run
+        assert run.ended is not None  # noqa: S101 - said by the entry that led here
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = self._armed = None
+        self.ending = Ending(
+            run.ended, run.result, run.error, run.failed_step, *run.failed_after
+        )
+        final = self.program.final(self.ending)
+        if final is not None:
+            self.stream.publish(final)
+        self.stream.close()
+        waiters, self._waiters = self._waiters, None
+        for waiter in waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
+        if self.on_end is not None:
+            self.on_end(self)
+
+    async def ended(self) -> None:
+        """Return when the run has ended (or was parked or dropped: see `run.ended`)."""
+        if self.ending is None:
+            waiter = self.loop.create_future()
+            if self._waiters is None:
+                self._waiters = []
+            self._waiters.append(waiter)
+            await waiter
+
+    # --- time ------------------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        due = next_due(self.run)
+        if due == self._armed:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._armed = due
+        if due is not None:
+            self._timer = self.clock.call_at(due, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = self._armed = None
+        self.feed(Due(self.clock.now()))
+        self._arm()
+
+    # --- bodies ----------------------------------------------------------------------------------
+
+    async def _work(self, attempt: Attempt) -> None:
+        """Run bodies, one after the other, for as long as each makes the next one begin."""
+        while True:
+            handler = attempt.handler
+            edits: Sequence[Json] = ()
+            if self.watchers:
+                for watcher in self.watchers:
+                    watcher.begun(self, attempt)
+            try:
+                context = self.base.copy()
+                body = handler.begin(self.owner, attempt.work.message, attempt)
+                try:
+                    waiting = context.run(start, body, attempt)
+                except StopIteration as stop:
+                    result = stop.value
+                else:
+                    result = await Rest(body, context, waiting)
+                outcome = handler.outcome(result)
+                if self.durable:
+                    self._prepare_outcome(outcome)
+                    if attempt.edits:
+                        edits = self._edited(attempt)
+                if attempt.expired:
+                    raise self._timeout_of(attempt)  # noqa: TRY301 - the body ignored its cancel
+            except asyncio.CancelledError as error:
+                edits = ()
+                task = attempt.task or asyncio.current_task()
+                if attempt.expired and not attempt.dead:
+                    if task is not None:
+                        task.uncancel()
+                    outcome = self._failed(attempt, self._timeout_of(attempt))
+                elif attempt.dead:
+                    return
+                elif task is not None and task.cancelling():
+                    raise  # the loop shuts down, or someone wants this very task gone
+                else:
+                    outcome = self._failed(attempt, RuntimeError(f"the step was cancelled: {error}"))
+            except Exception as error:
+                edits = ()
+                outcome = self._failed(attempt, error)
+            try:
+                following = self._finished(attempt, outcome, edits)
+            except Exception as bug:
+                self.broken(bug)
+                return
+            if following is None:
+                return
+            following.task = attempt.task
+            attempt = following
+
+    def _finished(
+        self, attempt: Attempt, outcome: Outcome, edits: Sequence[Json]
+    ) -> Attempt | None:
+        """A body ended. Returns the one that its task is to go on with."""
+        if attempt.dead:
+            return None
+        del self.attempts[attempt.id]
+        if attempt.outbox:
+            attempt.flush()
+        if attempt.edits and type(outcome) is Fail:
+            self._undo(attempt)
+        if self.watchers:
+            for watcher in self.watchers:
+                watcher.finished(self, attempt, outcome)
+        # A task that was told to stop is not used again.
+        self._trampoline = not attempt.expired
+        try:
+            self.feed(Attempted(self.clock.now(), attempt.id, outcome, edits))
+        finally:
+            self._trampoline = False
+            following, self._next = self._next, None
+        return None if following is None or following.dead else following
+
+    def broken(self, bug: Exception) -> None:
+        """A turn raised: a fault of this library. The run can't go on; say so and end it."""
+        logger.critical("run %s: a turn failed", self.run.id, exc_info=bug)
+        if self.ledger is not None:
+            self.ledger.broken(bug)
+        elif self.run.ended is None:
+            entry = RunEnded(RunStatus.FAILED, self.clock.now(), None, ErrorInfo.of(bug))
+            EVOLVE[RunEnded](self.run, entry)
+            self.perform([entry])
+
+    def _edited(self, attempt: Attempt) -> list[Json]:
+        """What the attempt changed in the run's state, as a JSON patch."""
+        patch: list[Json] = []
+        for edit in attempt.edits or ():
+            patch.extend(cast("list[Json]", edit.patch(self.program.serializer)))
+        return patch
+
+    def _undo(self, attempt: Attempt) -> None:
+        """Take back what a failed attempt changed, where nobody built on it since."""
+        store = self.store
+        if store is not None and attempt.edits:
+            for edit in reversed(attempt.edits):
+                store.revert(edit)
+
+    def _timeout_of(self, attempt: Attempt) -> StepTimeoutError:
+        timeout = self.definition.by_name[attempt.step].timeout
+        return StepTimeoutError(attempt.step, timeout or 0.0)
+
+    def _failed(self, attempt: Attempt, error: Exception) -> Fail:
+        """The attempt failed with `error`: ask the step's retry policy what now."""
+        attempt.drop_unsent()
+        work = attempt.work
+        elapsed = self.clock.now() - work.first_at
+        seed = int(derived_id(self.run.id, work.step, work.id, work.attempt)[:8], 16)
+        try:
+            delay = attempt.handler.retry_after(error, work.attempt, elapsed, seed)
+        except Exception as broken:  # the user's policy: the run fails with what it raised
+            broken.__context__ = error
+            return Fail(ErrorInfo.of(broken), None, final=True)
+        return Fail(ErrorInfo.of(error), delay)
+
+    def _prepare_outcome(self, outcome: Outcome) -> None:
+        if type(outcome) is Emit:
+            for message in outcome.messages:
+                self.prepare(message)
+        else:
+            message = getattr(outcome, "message", None) or getattr(outcome, "result", None)
+            if isinstance(message, Message):
+                self.prepare(message)
+
+
+_PERFORM: dict[type, Callable[[ActiveRun, Any], None]] = {
+    WorkBegun: ActiveRun._begun,  # pyright: ignore[reportPrivateUsage]
+    WaitOpened: ActiveRun._wait_opened,  # pyright: ignore[reportPrivateUsage]
+    WaitEnded: ActiveRun._wait_ended,  # pyright: ignore[reportPrivateUsage]
+    Published: ActiveRun._published,  # pyright: ignore[reportPrivateUsage]
+    ChildStarted: ActiveRun._child_started,  # pyright: ignore[reportPrivateUsage]
+    AttemptExpired: ActiveRun._expired,  # pyright: ignore[reportPrivateUsage]
+    ScopeEntered: ActiveRun._stop_what_is_not_owed,  # pyright: ignore[reportPrivateUsage]
+    RunEnded: ActiveRun._stop_what_is_not_owed,  # pyright: ignore[reportPrivateUsage]
+    RunParked: ActiveRun._stop_what_is_not_owed,  # pyright: ignore[reportPrivateUsage]
+}

@@ -1,0 +1,135 @@
+"""`Workflow`: the base class of event workflows. Write steps as methods, then `run()`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, cast
+
+from typing_extensions import TypeVar
+
+from stepwell.authoring.events.compile import compile_workflow
+from stepwell.authoring.events.model import StartEvent
+from stepwell.authoring.events.workflow import WorkflowBase
+from stepwell.authoring.program import Program
+from stepwell.errors import ContextStateError
+from stepwell.kernel.outcomes import Message
+from stepwell.runtime.context import Context
+from stepwell.runtime.handler import WorkflowHandler
+from stepwell.runtime.local import Gate, run_local
+
+if TYPE_CHECKING:
+    from stepwell.runtime.engine import Engine
+
+__all__ = ["Workflow"]
+
+Ctx = TypeVar("Ctx", default=Any)
+Start = TypeVar("Start", default=StartEvent)
+End = TypeVar("End", default=Any)
+
+
+class Workflow(WorkflowBase[Ctx, Start, End], Generic[Ctx, Start, End]):
+    """Base of event workflows: steps that receive and emit typed events.
+
+    Steps are methods (or free functions) marked with `@step`; their annotations say which events
+    they take and emit. `Workflow[Ctx, Start, End]` also says the types of the run's state, of what
+    starts it and of what ends it; an undecorated `start` method is then its first step.
+
+    Args:
+        timeout: seconds a run may be alive, 45 by default; None sets no limit.
+        disable_validation: leave out the check of the event graph before the first run.
+        verbose: say what the steps do.
+        resource_manager: where resources live, when several workflows are to share them.
+        num_concurrent_runs: how many runs of this instance may be active at once.
+        runtime: an `Engine` to run on; None runs in memory.
+        workflow_name: the name its runs are filed under; by default module and class name.
+        skip_graph_checks: which graph checks to leave out.
+        serializer: a `JsonSerializer` with further types that state and events may hold.
+
+    Raises:
+        WorkflowConfigurationError: no steps, or not one start and one stop event type.
+        WorkflowValidationError: an option can't be what it is.
+
+    Example:
+        >>> import asyncio
+        >>> from stepwell import Workflow, step
+        >>> from stepwell.events import StartEvent, StopEvent
+        >>> class MyFlow(Workflow):
+        ...     @step
+        ...     async def start(self, ev: StartEvent) -> StopEvent:
+        ...         return StopEvent(result=f"done: {ev.topic}")
+        >>> async def main() -> str:
+        ...     return await MyFlow(timeout=60).run(topic="Pirates")
+        >>> asyncio.run(main())
+        'done: Pirates'
+    """
+
+    _gate: Gate | None = None
+
+    def compiled(self) -> Program:
+        """The program of this workflow: its definition, handlers and types."""
+        return compile_workflow(self)
+
+    def run(
+        self,
+        ctx: Context[Any] | None = None,
+        start_event: Start | None = None,
+        *,
+        engine: Engine | None = None,
+        run_id: str | None = None,
+        key: str | None = None,
+        **kwargs: Any,
+    ) -> WorkflowHandler[Any]:
+        """Start a run in the running event loop, and return its handler at once.
+
+        Args:
+            ctx: a context whose state, and unfinished work, the run takes over.
+            start_event: what starts the run; without one it is made of `kwargs`.
+            engine: makes the run durable; without one (or `runtime=`) it lives in memory.
+            run_id: the run's id; made when None.
+            key: idempotency key of a durable run: a second start with it gives the first's run.
+            **kwargs: the fields of the start event.
+
+        Returns:
+            The handler: await it for the result, or stream its events.
+
+        Raises:
+            WorkflowValidationError: the workflow is not valid.
+            WorkflowRuntimeError: the start event can't be made.
+            ValueError: `start_event` is of the wrong type.
+            ContextStateError: `ctx` is in use by a run.
+            RunAlreadyExists: a run with this id is active.
+            RuntimeError: there is no running event loop.
+        """
+        self._ensure_valid()
+        program = compile_workflow(self)
+        store = None
+        if ctx is not None and ctx.in_use:
+            raise ContextStateError(
+                "Cannot start a new run while context is already running. Wait for completion or "
+                "use a new Context."
+            )
+        owed = None if ctx is None else ctx.owed
+        if owed:
+            messages = owed
+        else:
+            event = self._get_start_event_instance(start_event, **kwargs)
+            messages = [Message(program.types.add(type(event)), event)]
+        if ctx is not None:
+            store = ctx.store
+        self._lock()
+        on = engine if engine is not None else cast("Engine | None", self.runtime)
+        if on is not None:
+            return on.begin(self, program, messages, run_id=run_id, key=key, store=store, ctx=ctx)
+        local = run_local(
+            program, self, messages, run_id=run_id, gate=self._limit(), store=store
+        )
+        if ctx is not None:
+            ctx.attach(local.active)
+        return WorkflowHandler(local)
+
+    def _limit(self) -> Gate | None:
+        limit = self.num_concurrent_runs
+        if limit is None:
+            return None
+        if self._gate is None:
+            self._gate = Gate(limit)
+        return self._gate
