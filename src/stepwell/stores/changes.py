@@ -1,8 +1,10 @@
 """Who waits for "something changed", and who says so, inside one event loop.
 
 A counter grows with every change. A task that waits is let go at once when the counter moved since
-that task's last wait ended, and otherwise with the next change: so a change between two waits is
-never missed, however many tasks wait. Which change it was is not known here; whoever wakes looks.
+its own last wait ended, and otherwise with the next change: so a change between two waits of a
+task is never missed, however many tasks wait. A task that never waited before goes by the last
+wait that such a newcomer ended: whoever wraps each wait into a new task gets the same answers as
+long as it is the only one who does. Which change it was is not known here; whoever wakes looks.
 """
 
 from __future__ import annotations
@@ -24,12 +26,8 @@ class Changes:
         self._count = 0
         # A task that ended takes its mark with it.
         self._seen: WeakKeyDictionary[asyncio.Task[object], int] = WeakKeyDictionary()
+        self._seen_by_newcomers = 0
         self._waiting: set[asyncio.Future[None]] = set()
-
-    @property
-    def waiting(self) -> int:
-        """How many tasks wait now."""
-        return len(self._waiting)
 
     def bump(self) -> None:
         """Something changed: let go of everyone who waits."""
@@ -43,7 +41,8 @@ class Changes:
     async def wait(self, timeout: float) -> None:
         """Return when something changed since this task's last wait, or after `timeout` seconds."""
         task = cast("asyncio.Task[object]", asyncio.current_task())  # a coroutine runs in a task
-        if self._seen.get(task, 0) == self._count and timeout > 0:
+        seen = self._seen.get(task)
+        if (self._seen_by_newcomers if seen is None else seen) == self._count and timeout > 0:
             future = asyncio.get_running_loop().create_future()
             self._waiting.add(future)
             try:
@@ -54,3 +53,5 @@ class Changes:
             finally:
                 self._waiting.discard(future)
         self._seen[task] = self._count
+        if seen is None:
+            self._seen_by_newcomers = self._count

@@ -1,0 +1,83 @@
+"""From a URL to a store: which kinds there are, and how their URLs read.
+
+memory://                      nothing survives the process
+sqlite:///runs.db              a file, relative to where the process runs
+sqlite:////var/lib/runs.db     a file by its absolute path
+sqlite:///runs.db?durability=process
+runs.db, runs.sqlite           short for sqlite:///...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeGuard
+from urllib.parse import parse_qsl, unquote
+
+from stepwell.stores.base import Store
+from stepwell.stores.memory import MemoryStore
+from stepwell.stores.sqlite import Durability, SQLiteStore
+
+_FILE_ENDINGS = (".db", ".sqlite", ".sqlite3")
+
+
+def open_store(url: str | Store) -> Store:
+    """The store that `url` names; it is not connected yet (await its `open`).
+
+    Args:
+        url: see the module's text; a store is given back as it is.
+
+    Raises `ValueError` for a URL that names no store, naming the kinds there are.
+
+    >>> open_store("memory://").url
+    'memory://'
+    >>> open_store("sqlite:///runs.db?durability=process").durability
+    'process'
+    """
+    if not isinstance(url, str):
+        return url
+    scheme, found, rest = url.partition("://")
+    if not found:
+        if url.endswith(_FILE_ENDINGS):
+            return SQLiteStore(url)
+        raise _unknown(url)
+    kind = _KINDS.get(scheme)
+    if kind is None:
+        raise _unknown(url)
+    location, _, query = rest.partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
+    return kind(url, unquote(location), options)
+
+
+def _memory(url: str, location: str, options: dict[str, str]) -> Store:
+    if location or options:
+        raise ValueError(f"{url!r}: a store in memory has no place and no options; use memory://")
+    return MemoryStore()
+
+
+def _sqlite(url: str, location: str, options: dict[str, str]) -> Store:
+    if not location.startswith("/") or location == "/":
+        raise ValueError(
+            f"{url!r}: write sqlite:///runs.db for a relative path"
+            " and sqlite:////var/lib/runs.db for an absolute one"
+        )
+    durability = options.pop("durability", "power")
+    if options:
+        raise ValueError(f"{url!r}: the only option of a SQLite store is durability=power|process")
+    if not _is_durability(durability):
+        raise ValueError(f"{url!r}: durability is power or process, not {durability}")
+    return SQLiteStore(location[1:], durability=durability)
+
+
+def _is_durability(word: str) -> TypeGuard[Durability]:
+    return word in ("power", "process")
+
+
+_KINDS: dict[str, Callable[[str, str, dict[str, str]], Store]] = {
+    "memory": _memory,
+    "sqlite": _sqlite,
+}
+
+
+def _unknown(url: str) -> ValueError:
+    kinds = ", ".join(f"{kind}://" for kind in _KINDS)
+    return ValueError(f"{url!r} names no store; known: {kinds} or a path ending in .db or .sqlite")

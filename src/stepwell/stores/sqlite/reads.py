@@ -1,0 +1,197 @@
+"""The verbs that only read, as functions of a connection."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import json
+import math
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from stepwell.errors import StoreCorrupt
+from stepwell.stores import cursor
+from stepwell.stores.base import (
+    JournalRow,
+    Loaded,
+    MessageRow,
+    Page,
+    RunFilter,
+    RunRow,
+    Snapshot,
+)
+from stepwell.stores.sqlite.statements import SQL
+from stepwell.values import RunStatus
+
+T = TypeVar("T")
+
+_GET_RUN = SQL["get_run"]
+_GET_SNAPSHOT = SQL["get_snapshot"]
+_JOURNAL_AFTER = SQL["journal_after"]
+_MESSAGES_AFTER = SQL["messages_after"]
+_FIND_NUMBER = SQL["find_number"]
+_FIND_KEY = SQL["find_key"]
+_OWNED_WITH_MESSAGES = SQL["owned_with_messages"]
+_LIST_BY_CREATED = SQL["list_by_created"]
+_LIST_BY_STATUS = SQL["list_by_status"]
+_LIST_BY_PARENT = SQL["list_by_parent"]
+_LIST_BY_CORRELATION = SQL["list_by_correlation"]
+_COUNTS = SQL["counts"]
+_GET_BLOB = SQL["get_blob"]
+_EXPIRED = SQL["expired"]
+
+_STATUS = {str(status): status for status in RunStatus}
+_ALL = -1  # SQLite: a negative LIMIT is none
+
+SqlRow = tuple[Any, ...]  # what sqlite3 gives: untyped by nature
+
+
+def row_of(values: SqlRow) -> RunRow:
+    """The run of a row whose first columns are those of `RunRow`, in its order."""
+    id, workflow, version, status, seq, fence, owner, due, created, updated, ended = values[:11]
+    key, correlation, parent, priority, detail = values[11:16]
+    return RunRow(
+        id=id,
+        workflow=workflow,
+        version=version,
+        status=_STATUS[status],
+        seq=seq,
+        fence=fence,
+        owner=owner,
+        due=due,
+        created=created,
+        updated=updated,
+        ended=ended,
+        key=key,
+        correlation=correlation,
+        parent=parent,
+        priority=priority,
+        detail=None if detail is None else detail.encode(),
+    )
+
+
+def at_one_moment(db: sqlite3.Connection, read: Callable[[], T]) -> T:
+    """Do several reads of which none sees a later commit than another."""
+    db.execute("BEGIN")
+    try:
+        return read()
+    finally:
+        if db.in_transaction:  # an error may have ended it
+            db.execute("COMMIT")
+
+
+def load_many(db: sqlite3.Connection, runs: Sequence[str]) -> list[Loaded]:
+    """See `Store.load_many`."""
+    loaded = at_one_moment(db, lambda: [_load(db, run) for run in runs])
+    return [each for each in loaded if each is not None]
+
+
+def _load(db: sqlite3.Connection, run: str) -> Loaded | None:
+    found = db.execute(_GET_RUN, (run,)).fetchone()
+    if found is None:
+        return None
+    n = found[-1]
+    cached = db.execute(_GET_SNAPSHOT, (n,)).fetchone()
+    snapshot = None if cached is None else Snapshot(cached[0], cached[1].encode())
+    after = 0 if snapshot is None else snapshot.seq
+    return Loaded(row_of(found), snapshot, _journal(db, n, after, _ALL), _messages(db, n, 0))
+
+
+def _journal(db: sqlite3.Connection, n: int, after: int, limit: int) -> list[JournalRow]:
+    return [
+        JournalRow(seq, at, data.encode())
+        for seq, at, data in db.execute(_JOURNAL_AFTER, (n, after, limit))
+    ]
+
+
+def _messages(db: sqlite3.Connection, n: int, after: int) -> list[MessageRow]:
+    return [
+        MessageRow(id, kind, data.encode(), at)
+        for id, kind, data, at in db.execute(_MESSAGES_AFTER, (n, after))
+    ]
+
+
+def read(db: sqlite3.Connection, run: str, after: int, limit: int) -> list[JournalRow]:
+    """See `Store.read`."""
+    found = db.execute(_FIND_NUMBER, (run,)).fetchone()
+    return [] if found is None else _journal(db, found[0], after, max(limit, 0))
+
+
+def messages(db: sqlite3.Connection, run: str, after: int) -> list[MessageRow]:
+    """See `Store.messages`."""
+    found = db.execute(_FIND_NUMBER, (run,)).fetchone()
+    return [] if found is None else _messages(db, found[0], after)
+
+
+def inbox(db: sqlite3.Connection, worker: str) -> list[str]:
+    """See `Store.inbox`."""
+    return [id for (id,) in db.execute(_OWNED_WITH_MESSAGES, (worker,))]
+
+
+def get(db: sqlite3.Connection, run: str) -> RunRow | None:
+    """See `Store.get`."""
+    found = db.execute(_GET_RUN, (run,)).fetchone()
+    return None if found is None else row_of(found)
+
+
+def find(db: sqlite3.Connection, workflow: str, key: str) -> str | None:
+    """See `Store.find`."""
+    found = db.execute(_FIND_KEY, (workflow, key)).fetchone()
+    return None if found is None else found[0]
+
+
+def page(db: sqlite3.Connection, where: RunFilter) -> Page:
+    """See `Store.list`."""
+    limit = max(where.limit, 0)
+    rows = [row_of(values) for values in itertools.islice(_listed(db, where, limit + 1), limit + 1)]
+    if len(rows) <= limit or not limit:
+        return Page(rows[:limit], None)
+    last = rows[limit - 1]
+    return Page(rows[:limit], cursor.encode(last.created, last.id))
+
+
+def _listed(db: sqlite3.Connection, where: RunFilter, limit: int) -> Iterable[SqlRow]:
+    """The newest rows that `where` wants, through the narrowest index it names."""
+    created, id = (math.inf, "") if where.after is None else cursor.decode(where.after)
+    wanted = None if where.status is None else list(dict.fromkeys(where.status))
+    names: dict[str, object] = {
+        "workflow": where.workflow,
+        "parent": where.parent,
+        "correlation": where.correlation,
+        "statuses": None if wanted is None else json.dumps(wanted),
+        "since": -math.inf if where.since is None else where.since,
+        "created": created,
+        "id": id,
+        "limit": limit,
+    }
+    if where.parent is not None:
+        return db.execute(_LIST_BY_PARENT, names)
+    if where.correlation is not None:
+        return db.execute(_LIST_BY_CORRELATION, names)
+    if wanted is None:
+        return db.execute(_LIST_BY_CREATED, names)
+    each = [db.execute(_LIST_BY_STATUS, {**names, "status": status}) for status in wanted]
+    return heapq.merge(*each, key=_age, reverse=True)
+
+
+def _age(values: SqlRow) -> tuple[float, str]:
+    return values[8], values[0]
+
+
+def counts(db: sqlite3.Connection) -> dict[tuple[str, RunStatus], int]:
+    """See `Store.counts`."""
+    return {(workflow, _STATUS[status]): n for workflow, status, n in db.execute(_COUNTS)}
+
+
+def blob(db: sqlite3.Connection, digest: str, path: str) -> bytes:
+    """See `Store.blob`."""
+    found = db.execute(_GET_BLOB, (digest,)).fetchone()
+    if found is None:
+        raise StoreCorrupt(f"the payload {digest} is not in {path}")
+    return found[0]
+
+
+def expired(db: sqlite3.Connection, ended_before: float, limit: int) -> list[str]:
+    """See `Store.expired`."""
+    return [id for (id,) in db.execute(_EXPIRED, (ended_before, limit))]
