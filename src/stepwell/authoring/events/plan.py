@@ -19,10 +19,17 @@ from dataclasses import dataclass, field, replace
 from types import FrameType, FunctionType, NoneType
 from typing import Any, cast
 
+from pydantic import BaseModel
+
 from stepwell.authoring.events.annotations import names_around
 from stepwell.authoring.events.checks import check_has_steps, find_start, find_stop
 from stepwell.authoring.events.shape import Shape
-from stepwell.authoring.events.signature import StepConfig, StepFunction, inspect_step
+from stepwell.authoring.events.signature import (
+    StepConfig,
+    StepFunction,
+    context_state,
+    inspect_step,
+)
 from stepwell.errors import WorkflowConfigurationError, WorkflowValidationError
 
 __all__ = ["Plan", "WorkflowMeta", "config_of"]
@@ -36,7 +43,9 @@ class Plan:
     shape: Shape
     free: frozenset[str]
     events: tuple[type[Any], ...]
+    states: tuple[type[BaseModel], ...]
     valid: dict[frozenset[str], bool] = field(default_factory=dict[frozenset[str], bool])
+    programs: dict[object, Any] = field(default_factory=dict[object, Any])
 
 
 def config_of(value: object) -> StepConfig | None:
@@ -183,5 +192,28 @@ class WorkflowMeta(type):
         for config in steps.values():
             events.update(dict.fromkeys(config.accepted_events))
             events.update(dict.fromkeys(config.produced_events))
-        shape = Shape(cls.__name__, steps, start, stop)
-        return Plan(WorkflowMeta._generation, shape, frozenset(free), tuple(events))
+        return Plan(
+            WorkflowMeta._generation,
+            Shape(cls.__name__, steps, start, stop),
+            frozenset(free),
+            tuple(events),
+            cls._find_states(steps),
+        )
+
+    def _find_states(cls, steps: Mapping[str, StepConfig]) -> tuple[type[BaseModel], ...]:
+        """The state types that the class and its steps name; `Context[State]` names State."""
+        said = cls._type_arguments[0]
+        is_context, state = context_state(said)
+        if not is_context:
+            state = cls._declared(0)
+        found: list[type[BaseModel]] = []
+        for named in (state, *(config.state_type for config in steps.values())):
+            if named is None:
+                continue
+            if not issubclass(named, BaseModel):
+                raise WorkflowConfigurationError(
+                    f"The state of workflow '{cls.__name__}' must be a pydantic model, got "
+                    f"{named.__name__}."
+                )
+            found.append(named)
+        return tuple(dict.fromkeys(found))

@@ -65,6 +65,7 @@ __all__ = [
     "ResourceParam",
     "StepConfig",
     "StepFunction",
+    "context_state",
     "inspect_step",
     "is_event_type",
     "is_message_type",
@@ -290,7 +291,7 @@ def _combine(params: list[EventParam]) -> tuple[EventParam, ...]:
     return tuple(replace(p, kind="slot") for p in params)
 
 
-def _context_state(annotation: object) -> tuple[bool, type[Any] | None]:
+def context_state(annotation: object) -> tuple[bool, type[Any] | None]:
     """Say whether an annotation is `Context` or `Context[State]`, and which state it names.
 
     It goes by name because the class belongs to a layer above this one.
@@ -331,7 +332,7 @@ def _read_parameters(
         annotation = hints[name]
         inner, metadata = plain(annotation)
         resource = next((m for m in metadata if isinstance(m, ResourceDescriptor)), None)
-        is_context, state = _context_state(annotation)
+        is_context, state = context_state(annotation)
         if resource is not None:
             resource.set_localns(local_names)
             resource = ResourceDefinition(name, resource, inner).resource

@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, cast
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from typing_extensions import TypeVar
 
 from stepwell.authoring.events.checks import validate_shape
@@ -45,7 +45,7 @@ from stepwell.authoring.events.resources import (
 from stepwell.authoring.events.serializers import BaseSerializer
 from stepwell.authoring.events.shape import GraphCheck, Shape, parse_graph_checks
 from stepwell.authoring.events.signature import StepConfig, StepFunction
-from stepwell.authoring.events.state_store import infer_state_type
+from stepwell.authoring.events.state_data import infer_state_type
 from stepwell.errors import WorkflowRuntimeError, WorkflowValidationError
 
 __all__ = ["BoundStep", "WorkflowBase", "WorkflowMeta"]
@@ -212,17 +212,18 @@ class WorkflowBase(Generic[Ctx, Start, End], metaclass=WorkflowMeta):
         return list(self._plan_now().events)
 
     @property
-    def state_type(self) -> type[Any]:
-        """The class of the run's state: the most derived of all that the class names.
+    def state_types(self) -> tuple[type[BaseModel], ...]:
+        """The state types that `Ctx` of `Workflow[Ctx, ...]` and `Context[State]` of steps name."""
+        return self._plan_now().states
 
-        It counts what steps write as `Context[State]`, and `Ctx` of `Workflow[Ctx, ...]`.
+    @property
+    def state_type(self) -> type[BaseModel]:
+        """The class of a run's state: the most derived of `state_types`.
 
         Raises:
-            ValueError: the named state types do not derive from one another.
+            ValueError: the named types do not derive from one another.
         """
-        said = type(self)._declared(0)
-        named = [said, *(config.state_type for config in self._step_configs().values())]
-        return infer_state_type([cls for cls in named if cls is not None])
+        return infer_state_type(self.state_types)
 
     def _step_configs(self) -> Mapping[str, StepConfig]:
         """The steps as data, in the order of the source; the same object until a step changes."""
@@ -334,7 +335,7 @@ class WorkflowBase(Generic[Ctx, Start, End], metaclass=WorkflowMeta):
         """
         wanted = self.start_event_class
         if start_event is None:
-            return self._make_start_event(wanted, kwargs)
+            return make_start_event(wanted, kwargs)
         base = StartEvent if issubclass(wanted, StartEvent) else wanted
         for cls in (base, wanted):
             if not isinstance(start_event, cls):
@@ -348,14 +349,20 @@ class WorkflowBase(Generic[Ctx, Start, End], metaclass=WorkflowMeta):
             )
         return start_event
 
-    def _make_start_event(self, cls: type[Start], kwargs: dict[str, Any]) -> Start:
-        try:
-            return cls(**kwargs)
-        except (ValidationError, TypeError) as error:
-            raise WorkflowRuntimeError(
-                f"Failed creating a start event of type '{cls.__name__}' with the keyword "
-                f"arguments: {kwargs}"
-            ) from error
+
+def make_start_event(cls: type[Start], kwargs: Mapping[str, Any]) -> Start:
+    """The event a run begins with, made of keyword arguments.
+
+    Raises:
+        WorkflowRuntimeError: they do not make one.
+    """
+    try:
+        return cls(**kwargs)
+    except (ValidationError, TypeError) as error:
+        raise WorkflowRuntimeError(
+            f"Failed creating a start event of type '{cls.__name__}' with the keyword "
+            f"arguments: {kwargs}"
+        ) from error
 
 
 def _check_limits(timeout: object, num_concurrent_runs: object) -> None:
