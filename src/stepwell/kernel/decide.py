@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
-from stepwell.kernel.definition import Definition, Route, StepDef
+from stepwell.kernel.definition import Definition, Join, Route, StepDef
 from stepwell.kernel.inputs import (
     Arrived,
     Asked,
@@ -141,11 +141,11 @@ def _end(
     cancel = run.children()
     step = None if failed is None else failed.step
     settled = run.ending
-    if settled is not None and (status is RunStatus.COMPLETED or run.scope == "exit"):
+    if settled is not None and (
         # Clean-up that went well changes nothing; clean-up that failed can spoil a success only.
-        if status is RunStatus.COMPLETED or settled.error is not None:
-            status, error, step = settled.status, settled.error, settled.step
-            result = settled.result
+        status is RunStatus.COMPLETED or (run.scope == "exit" and settled.error is not None)
+    ):
+        status, result, error, step = settled.status, settled.result, settled.error, settled.step
     if run.scope != "exit" and d.on_exit is not None:
         yield ScopeEntered("exit", status, result, error, step, cancel)
         yield from _add(d, run, d.by_name[d.on_exit], Message("Exit", None), at)
@@ -240,6 +240,38 @@ def _route(
         yield Unhandled(m, kept=external)
 
 
+def _plain(
+    d: Definition,
+    run: Run,
+    m: Message,
+    at: float,
+    stream: int,
+    index: int,
+    recoveries: Mapping[str, int] | None,
+) -> Entry | None:
+    """The one entry that `_route` would yield for a message that a single step takes, or that
+    just waits for the end of its stream; None for all others. Most messages are such."""
+    if m.to is not None or run.by_tag is not None or m.kinds or m.tag in d.marked:
+        return None
+    routes = d.routes.get(m.tag)
+    if routes is None or len(routes) != 1:
+        return None
+    route = routes[0]
+    step = route.step
+    if route.slot < 0:
+        state = run.steps.get(step.name)
+        if state is None or not step.workers or (state.running < step.workers and not state.queue):
+            deadline = None if step.timeout is None else at + step.timeout
+            return WorkAdded(
+                run.counter + 1, step.name, m, True, at, deadline, stream, index, recoveries
+            )
+        return WorkAdded(run.counter + 1, step.name, m, False, at, None, stream, index, recoveries)
+    join = step.join
+    if stream and join is not None and join.kind == "collect" and join.take is None:
+        return Joined(step.name, stream, 0, index, m)
+    return None
+
+
 def _routes(d: Definition, m: Message) -> Iterator[Route]:
     yield from d.routes.get(m.tag, ())
     if m.kinds:
@@ -283,8 +315,7 @@ def _join(
     recoveries: Mapping[str, int] | None,
 ) -> Entries:
     step = route.step
-    join = step.join
-    assert join is not None
+    join = cast(Join, step.join)
     state = (run.joins or {}).get((step.name, stream))
     if state is not None and state.released:
         return
@@ -317,6 +348,10 @@ def _open_stream(d: Definition, run: Run, work: Work, e: Emit, at: float) -> Ent
     # The stream counts as live while its members are being routed: one that is taken at once
     # by a join must not close it.
     for position, message in enumerate(e.messages):
+        plain = _plain(d, run, message, at, id, position, work.recoveries)
+        if plain is not None:
+            yield plain
+            continue
         yield from _route(d, run, message, at, id, position, work.recoveries)
         if run.ended is not None or not run.streams or id not in run.streams:
             return
@@ -355,38 +390,13 @@ def _attempted(d: Definition, run: Run, i: Attempted) -> Entries:
         if e.stream:
             yield from _open_stream(d, run, work, e, at)
         else:
+            stream, index, recoveries = work.stream, work.index, work.recoveries
             for message in e.messages:
-                if (
-                    message.to is None
-                    and run.by_tag is None
-                    and not message.kinds
-                    and message.tag not in d.marked
-                ):
-                    # The straight road of `_route`, without its generators: one plain step.
-                    routes = d.routes.get(message.tag)
-                    if routes is not None and len(routes) == 1 and routes[0].slot < 0:
-                        step = routes[0].step
-                        state = run.steps.get(step.name)
-                        begun = (
-                            state is None
-                            or not step.workers
-                            or (state.running < step.workers and not state.queue)
-                        )
-                        yield WorkAdded(
-                            run.counter + 1,
-                            step.name,
-                            message,
-                            begun,
-                            at,
-                            at + step.timeout if begun and step.timeout is not None else None,
-                            work.stream,
-                            work.index,
-                            work.recoveries,
-                        )
-                        continue
-                yield from _route(
-                    d, run, message, at, work.stream, work.index, work.recoveries
-                )
+                plain = _plain(d, run, message, at, stream, index, recoveries)
+                if plain is not None:
+                    yield plain
+                    continue
+                yield from _route(d, run, message, at, stream, index, recoveries)
                 if run.ended is not None or run.scope == "exit":
                     return
     elif kind is Fail:
@@ -396,8 +406,10 @@ def _attempted(d: Definition, run: Run, i: Attempted) -> Entries:
         yield from _moved(d, run, work, outcome, at)
     if run.ended is not None:
         return
-    if work.stream:
-        yield from _close_streams(d, run, work.stream, at)
+    if work.stream and run.streams:
+        stream = run.streams.get(work.stream)
+        if stream is not None and not stream.live:
+            yield from _close_streams(d, run, work.stream, at)
     state = run.steps.get(work.step)
     if state is not None and state.queue:
         yield from _next(d, run, work.step, at)
@@ -616,7 +628,8 @@ def _gathered(_d: Definition, run: Run, i: Gathered) -> Entries:
     full = all(len(have[t]) + (t == i.message.tag) >= n for t, n in wanted.items())
     taken: tuple[int, ...] | None = None
     if full:
-        queues = {tag: [*members, *([number] if tag == i.message.tag else [])] for tag, members in have.items()}
+        queues = {tag: list(members) for tag, members in have.items()}
+        queues[i.message.tag].append(number)
         for queue in queues.values():
             queue.reverse()
         taken = tuple(queues[tag].pop() for tag in i.expected)
@@ -678,4 +691,3 @@ _DECIDE: dict[type, Callable[[Definition, Run, Any], Entries]] = {
     ResumeAsked: _resume,
     Loaded: _loaded,
 }
-

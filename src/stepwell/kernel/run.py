@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
-from typing import Any
+from typing import Any, cast
 
 from stepwell.kernel.journal import (
     AnswerKept,
@@ -64,13 +64,15 @@ class Phase(enum.IntEnum):
 QUEUED, RUNNING, WAITING, DELAYED = Phase
 
 
-@dataclass(slots=True)
+@dataclass
 class Work:
     """One run of a step that is owed.
 
-    `over`: the last attempt has ended, the next one is to come. `partial`: it got one of the several
+    `over`: the last attempt has ended, the next one is to come. `partial`: it got one of several
     things it waits for, so its body may be busy although it still waits. `timer` is the number of
     its live timer (0: none). `restarts` counts how often a process died under it.
+
+    Without slots, and with what is rarely set left to the class: this is made for every step.
     """
 
     id: int
@@ -79,18 +81,18 @@ class Work:
     phase: Phase
     stream: int = 0
     index: int = 0
-    recoveries: dict[str, int] | None = None
-    attempt: int = 0
-    first_at: float = 0.0
-    failed_at: float | None = None
-    error: ErrorInfo | None = None
-    over: bool = False
-    partial: bool = False
-    timer: int = 0
-    restarts: int = 0
-    waits: dict[str, str] | None = None
-    answers: dict[str, object] | None = None
-    digests: list[int] | None = None
+    recoveries: dict[str, int] | None = field(default=None, init=False)
+    attempt: int = field(default=0, init=False)
+    first_at: float = field(default=0.0, init=False)
+    failed_at: float | None = field(default=None, init=False)
+    error: ErrorInfo | None = field(default=None, init=False)
+    over: bool = field(default=False, init=False)
+    partial: bool = field(default=False, init=False)
+    timer: int = field(default=0, init=False)
+    restarts: int = field(default=0, init=False)
+    waits: dict[str, str] | None = field(default=None, init=False)
+    answers: dict[str, object] | None = field(default=None, init=False)
+    digests: list[int] | None = field(default=None, init=False)
 
 
 @dataclass(slots=True)
@@ -112,11 +114,11 @@ class Wait:
     tag: str | None
     where: dict[str, Json] | None
     due: float | None
-    timer: int
-    question: Message | None
-    then: str | None
-    on_timeout: str | None
-    message: Message | None
+    timer: int = 0
+    question: Message | None = None
+    then: str | None = None
+    on_timeout: str | None = None
+    message: Message | None = None
     child: str | None = None
 
 
@@ -214,9 +216,7 @@ def pending(run: Run) -> Pending:
     waits = tuple((run.waits or {}).values())
     if run.parked is not None:
         return Pending((), None, None, waits)
-    attempts = tuple(
-        work for work in run.work.values() if work.phase == RUNNING or work.partial
-    )
+    attempts = tuple(work for work in run.work.values() if work.phase == RUNNING or work.partial)
     timers = [t for t in run.timers or () if _alive(run, t)]
     due = min((t[0] for t in timers if t[2] != "run"), default=None)
     return Pending(attempts, due, min((t[0] for t in timers), default=None), waits)
@@ -307,7 +307,7 @@ def _work_added(run: Run, e: WorkAdded) -> None:
     if e.recoveries is not None:
         work.recoveries = dict(e.recoveries)
     if e.stream:
-        run.streams[e.stream].live += 1  # pyright: ignore[reportOptionalSubscript]
+        cast("dict[int, Stream]", run.streams)[e.stream].live += 1
     if e.begun:
         work.attempt = 1
         work.first_at = e.at
@@ -385,7 +385,7 @@ def _work_done(run: Run, e: WorkDone) -> None:
     else:
         _leave(run, work)
     if work.stream:
-        run.streams[work.stream].live -= 1  # pyright: ignore[reportOptionalSubscript]
+        cast("dict[int, Stream]", run.streams)[work.stream].live -= 1
     if work.waits:
         for wait in tuple(work.waits.values()):
             _close_wait(run, wait)
@@ -466,8 +466,7 @@ def _stream_opened(run: Run, e: StreamOpened) -> None:
 
 
 def _stream_closed(run: Run, e: StreamClosed) -> None:
-    streams = run.streams
-    assert streams is not None
+    streams = cast("dict[int, Stream]", run.streams)
     stream = streams.pop(e.id)
     if stream.parent:
         streams[stream.parent].live -= 1
@@ -481,8 +480,12 @@ def _wait_opened(run: Run, e: WaitOpened) -> None:
         run.waits = {}
     run.at = e.at
     where = dict(e.where) if e.where else None
-    wait = Wait(
-        e.id, e.at, e.work, e.key, e.tag, where, e.due, 0, e.question, e.then, e.on_timeout, e.message
+    wait = Wait(e.id, e.at, e.work, e.key, e.tag, where, e.due)
+    wait.question, wait.then, wait.on_timeout, wait.message = (
+        e.question,
+        e.then,
+        e.on_timeout,
+        e.message,
     )
     run.waits[e.id] = wait
     if e.tag is not None:
@@ -502,13 +505,11 @@ def _wait_opened(run: Run, e: WaitOpened) -> None:
 
 
 def _child_started(run: Run, e: ChildStarted) -> None:
-    assert run.waits is not None
-    run.waits[e.id].child = e.id
+    cast("dict[str, Wait]", run.waits)[e.id].child = e.id
 
 
 def _close_wait(run: Run, id: str) -> Wait:
-    assert run.waits is not None
-    wait = run.waits.pop(id)
+    wait = cast("dict[str, Wait]", run.waits).pop(id)
     if wait.tag is not None and run.by_tag is not None:
         waiting = run.by_tag[wait.tag]
         del waiting[id]
@@ -529,12 +530,12 @@ def _wait_ended(run: Run, e: WaitEnded) -> None:
     if not wait.work:
         return
     work = run.work[wait.work]
-    assert work.waits is not None
-    del work.waits[wait.key]
+    waits = cast("dict[str, str]", work.waits)
+    del waits[wait.key]
     if work.answers is None:
         work.answers = {}
     work.answers[wait.key] = TIMED_OUT if e.timed_out else e.answer
-    if work.waits:
+    if waits:
         work.partial = True
     elif work.phase == WAITING:
         # The last thing it waited for: it wants its worker slot back, before newer work.
@@ -593,11 +594,11 @@ def _unhandled(run: Run, e: Unhandled) -> None:
 
 
 def _inbox_taken(run: Run, e: InboxTaken) -> None:
-    assert run.inbox is not None
-    slot = run.inbox[e.slot]
+    inbox = cast("dict[str, deque[Message]]", run.inbox)
+    slot = inbox[e.slot]
     del slot[e.position]
     if not slot:
-        del run.inbox[e.slot]
+        del inbox[e.slot]
 
 
 def _clear(run: Run) -> None:

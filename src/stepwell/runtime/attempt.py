@@ -36,23 +36,17 @@ current: contextvars.ContextVar[Attempt] = contextvars.ContextVar("stepwell_atte
 class Attempt:
     """A body that is running, or about to."""
 
-    __slots__ = (
-        "active",
-        "counts",
-        "ctx",
-        "dead",
-        "edits",
-        "expired",
-        "flushing",
-        "futures",
-        "handler",
-        "id",
-        "outbox",
-        "replay",
-        "step",
-        "task",
-        "work",
-    )
+    # Without slots, and with what is rarely set left to the class: made for every attempt.
+    task: asyncio.Task[None] | None = None
+    ctx: object = None
+    dead = False
+    expired = False
+    flushing = False
+    futures: dict[str, asyncio.Future[object]] | None = None
+    counts: dict[str, int] | None = None
+    outbox: list[tuple[bool, Message, int]] | None = None
+    edits: list[StateEdit] | None = None
+    replay: list[int] | None = None
 
     def __init__(self, active: ActiveRun, work: Work, handler: Handler) -> None:
         self.active = active
@@ -60,16 +54,8 @@ class Attempt:
         self.work = work
         self.step = work.step
         self.handler = handler
-        self.task: asyncio.Task[None] | None = None
-        self.ctx: object = None
-        self.dead = False
-        self.expired = False
-        self.flushing = False
-        self.futures: dict[str, asyncio.Future[object]] | None = None
-        self.counts: dict[str, int] | None = None
-        self.outbox: list[tuple[bool, Message, int]] | None = None
-        self.edits: list[StateEdit] | None = None
-        self.replay: list[int] | None = list(work.digests) if work.digests else None
+        if work.digests:
+            self.replay = list(work.digests)
 
     # --- for the handler -------------------------------------------------------------------------
 
@@ -128,9 +114,7 @@ class Attempt:
                 self.flush()
                 if question is not None:
                     active.prepare(question)
-                asked = Asked(
-                    active.clock.now(), self.id, key, wait, tag, where, timeout, question
-                )
+                asked = Asked(active.clock.now(), self.id, key, wait, tag, where, timeout, question)
                 await self._wait(key, asked)
             else:
                 await self._wait(key, None)

@@ -151,7 +151,9 @@ class Context(Generic[S]):
 
     def _run(self, call: str) -> ActiveRun:
         if self._active is None:
-            raise ContextStateError(f"{call} requires a running workflow. Call workflow.run() first.")
+            raise ContextStateError(
+                f"{call} requires a running workflow. Call workflow.run() first."
+            )
         return self._active
 
     # --- state and saving ------------------------------------------------------------------------

@@ -29,9 +29,7 @@ async def run_in_thread(func: Callable[..., object], kwargs: Mapping[str, object
 
 def _serve(sender: Connection) -> None:
     """The main function of the process: do what comes down the pipe, and answer."""
-    func, kwargs = cast(
-        "tuple[Callable[..., object], dict[str, object]]", sender.recv()
-    )
+    func, kwargs = cast("tuple[Callable[..., object], dict[str, object]]", sender.recv())
     try:
         answer: tuple[bool, object] = (True, func(**kwargs))
     except Exception as error:  # goes to the parent, where the attempt fails with it
@@ -99,5 +97,3 @@ async def run_in_process(
     if fine:
         return value
     raise cast(Exception, value)
-
-

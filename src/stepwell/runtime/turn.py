@@ -10,9 +10,10 @@ commits of one run never wait for its decisions. That is the only difference bet
 Performing never decides anything. It starts the bodies that the entries say have begun, wakes those
 that got their answers, stops those that are owed no more, and shows readers what was published.
 
-A body runs in a task, but not every body in a task of its own: the task whose body has just ended
-goes on with the first body that its result made begin. So a chain of steps costs one task, and a
-fan-out costs as many as may run at once.
+A body runs in a task, but not every body in a task of its own: bodies that are ready are started
+one after the other by one runner task, and the first that pauses keeps it; the others get another.
+So a chain of steps that do not pause costs one task, and so does a fan-out of them. Now and then a
+runner lets the event loop have a look around, so steps that never pause do not hold it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, Protocol, cast
 
@@ -50,6 +52,9 @@ from stepwell.runtime.stream import StreamLog
 from stepwell.values import Clock, ErrorInfo, Json, RunStatus, TimerHandle, derived_id
 
 logger = logging.getLogger("stepwell")
+
+_BURST = 64
+"""Bodies that a runner starts before it lets the event loop look around."""
 
 
 class Watcher(Protocol):
@@ -112,9 +117,9 @@ class ActiveRun:
     __slots__ = (
         "__weakref__",
         "_armed",
-        "_next",
+        "_ready",
+        "_runs",
         "_timer",
-        "_trampoline",
         "_waiters",
         "attempts",
         "base",
@@ -173,8 +178,8 @@ class ActiveRun:
         self._waiters: list[asyncio.Future[None]] | None = None
         self._timer: TimerHandle | None = None
         self._armed: float | None = None
-        self._trampoline = False
-        self._next: Attempt | None = None
+        self._ready: deque[Attempt] = deque()
+        self._runs = False  # whether a runner is at work, or about to be
 
     # --- the turn --------------------------------------------------------------------------------
 
@@ -285,10 +290,9 @@ class ActiveRun:
     def _launch(self, work: Work) -> None:
         attempt = Attempt(self, work, self.program.handlers[work.step])
         self.attempts[work.id] = attempt
-        if self._trampoline and self._next is None:
-            self._next = attempt
-        else:
-            attempt.task = self.loop.create_task(self._work(attempt))
+        self._ready.append(attempt)
+        if not self._runs:
+            self._hand_over()
 
     def _begun(self, entry: WorkBegun) -> None:
         attempt = self.attempts.get(entry.id)
@@ -358,9 +362,7 @@ class ActiveRun:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = self._armed = None
-        self.ending = Ending(
-            run.ended, run.result, run.error, run.failed_step, *run.failed_after
-        )
+        self.ending = Ending(run.ended, run.result, run.error, run.failed_step, *run.failed_after)
         final = self.program.final(self.ending)
         if final is not None:
             self.stream.publish(final)
@@ -401,9 +403,22 @@ class ActiveRun:
 
     # --- bodies ----------------------------------------------------------------------------------
 
-    async def _work(self, attempt: Attempt) -> None:
-        """Run bodies, one after the other, for as long as each makes the next one begin."""
-        while True:
+    async def _run_ready(self) -> None:
+        """Start what is ready, one body after the other; keep to the first that pauses."""
+        ready = self._ready
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        burst = 0
+        while ready:
+            attempt = ready.popleft()
+            if attempt.dead:
+                continue
+            if burst == _BURST:
+                burst = 0
+                await asyncio.sleep(0)
+                if attempt.dead:
+                    continue
+            burst += 1
+            attempt.task = task
             handler = attempt.handler
             edits: Sequence[Json] = ()
             if self.watchers:
@@ -417,46 +432,51 @@ class ActiveRun:
                 except StopIteration as stop:
                     result = stop.value
                 else:
+                    self._runs = False
+                    if ready:
+                        self._hand_over()
                     result = await Rest(body, context, waiting)
                 outcome = handler.outcome(result)
                 if self.durable:
                     self._prepare_outcome(outcome)
                     if attempt.edits:
                         edits = self._edited(attempt)
-                if attempt.expired:
-                    raise self._timeout_of(attempt)  # noqa: TRY301 - the body ignored its cancel
-            except asyncio.CancelledError as error:
-                edits = ()
-                task = attempt.task or asyncio.current_task()
-                if attempt.expired and not attempt.dead:
-                    if task is not None:
-                        task.uncancel()
+                if attempt.expired:  # and its body would not stop for it
                     outcome = self._failed(attempt, self._timeout_of(attempt))
-                elif attempt.dead:
+            except asyncio.CancelledError as error:
+                if attempt.dead:
                     return
-                elif task is not None and task.cancelling():
+                edits = ()
+                if attempt.expired:
+                    outcome = self._failed(attempt, self._timeout_of(attempt))
+                elif task.cancelling():
                     raise  # the loop shuts down, or someone wants this very task gone
                 else:
-                    outcome = self._failed(attempt, RuntimeError(f"the step was cancelled: {error}"))
+                    reason = RuntimeError(f"the step was cancelled: {error}")
+                    outcome = self._failed(attempt, reason)
             except Exception as error:
                 edits = ()
                 outcome = self._failed(attempt, error)
+            # What this makes begin is for this runner, unless it was told to stop.
+            self._runs = not attempt.expired
             try:
-                following = self._finished(attempt, outcome, edits)
+                self._finished(attempt, outcome, edits)
             except Exception as bug:
                 self.broken(bug)
+            if attempt.expired:
                 return
-            if following is None:
-                return
-            following.task = attempt.task
-            attempt = following
+        self._runs = False
 
-    def _finished(
-        self, attempt: Attempt, outcome: Outcome, edits: Sequence[Json]
-    ) -> Attempt | None:
-        """A body ended. Returns the one that its task is to go on with."""
+    def _hand_over(self) -> None:
+        """Have a (further) runner for what is ready."""
+        self._runs = True
+        # The loop holds the task while it is ready to run, its attempt while it waits.
+        self.loop.create_task(self._run_ready())
+
+    def _finished(self, attempt: Attempt, outcome: Outcome, edits: Sequence[Json]) -> None:
+        """A body ended."""
         if attempt.dead:
-            return None
+            return
         del self.attempts[attempt.id]
         if attempt.outbox:
             attempt.flush()
@@ -465,14 +485,7 @@ class ActiveRun:
         if self.watchers:
             for watcher in self.watchers:
                 watcher.finished(self, attempt, outcome)
-        # A task that was told to stop is not used again.
-        self._trampoline = not attempt.expired
-        try:
-            self.feed(Attempted(self.clock.now(), attempt.id, outcome, edits))
-        finally:
-            self._trampoline = False
-            following, self._next = self._next, None
-        return None if following is None or following.dead else following
+        self.feed(Attempted(self.clock.now(), attempt.id, outcome, edits))
 
     def broken(self, bug: Exception) -> None:
         """A turn raised: a fault of this library. The run can't go on; say so and end it."""

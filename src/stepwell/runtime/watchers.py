@@ -111,7 +111,12 @@ class InternalEvents:
 
     @staticmethod
     def _state(
-        run: ActiveRun, step: str, state: StepState, worker: str, given: str, output: str | None = None
+        run: ActiveRun,
+        step: str,
+        state: StepState,
+        worker: str,
+        given: str,
+        output: str | None = None,
     ) -> None:
         run.publish(
             StepStateChanged(
