@@ -16,13 +16,16 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType, NoneType, UnionType
-from typing import Annotated, Union
+from typing import Annotated, Any, Union, cast
 
 from typing_extensions import TypeAliasType
 
 from stepwell.errors import WorkflowValidationError
 
 __all__ = ["names_around", "plain", "present_members", "resolve", "union_members"]
+
+# Where Python has `type X = ...`, typing_extensions may still have a class of its own.
+_ALIASES: tuple[type[Any], ...] = (TypeAliasType, getattr(typing, "TypeAliasType", TypeAliasType))
 
 
 def plain(annotation: object) -> tuple[object, tuple[object, ...]]:
@@ -37,8 +40,8 @@ def plain(annotation: object) -> tuple[object, tuple[object, ...]]:
     """
     metadata: tuple[object, ...] = ()
     while True:
-        if isinstance(annotation, TypeAliasType):
-            annotation = annotation.__value__
+        if isinstance(annotation, _ALIASES):
+            annotation = cast(TypeAliasType, annotation).__value__
         elif typing.get_origin(annotation) is Annotated:
             annotation, *found = typing.get_args(annotation)
             metadata = (*metadata, *found)

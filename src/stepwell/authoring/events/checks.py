@@ -351,6 +351,7 @@ def validate_shape(shape: Shape, skip: frozenset[str] = frozenset()) -> bool:
         WorkflowValidationError: the first rule that does not hold.
 
     Example:
+        >>> from stepwell.authoring.events.signature import inspect_step
         >>> async def only(ev: StartEvent) -> StopEvent: ...
         >>> validate_shape(Shape("Flow", {"only": inspect_step(only)}, StartEvent, StopEvent))
         False

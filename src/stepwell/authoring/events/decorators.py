@@ -85,6 +85,7 @@ def step(
             impossible value, or a free function names no workflow.
 
     Example:
+        >>> from stepwell.authoring.events.model import StartEvent, StopEvent
         >>> class Greeting(WorkflowBase):
         ...     @step(timeout=5)
         ...     async def greet(self, ev: StartEvent) -> StopEvent:
@@ -167,6 +168,7 @@ def catch_error(
             an impossible value.
 
     Example:
+        >>> from stepwell.authoring.events.model import StartEvent, StepFailedEvent, StopEvent
         >>> class Careful(WorkflowBase):
         ...     @step
         ...     async def work(self, ev: StartEvent) -> StopEvent:

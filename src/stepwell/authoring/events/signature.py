@@ -30,18 +30,10 @@ from __future__ import annotations
 import inspect
 import sys
 import typing
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    AsyncIterator,
-    Callable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
-from dataclasses import dataclass, field, is_dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass, replace
 from types import NoneType
-from typing import Any, Literal, Never, NoReturn, TypeAlias, TypeGuard, cast
+from typing import Any, Literal, TypeAlias, TypeGuard, cast
 
 from pydantic import BaseModel
 
@@ -50,11 +42,11 @@ from stepwell.authoring.events.annotations import (
     plain,
     present_members,
     resolve,
-    union_members,
 )
 from stepwell.authoring.events.collect import All, Collect, Take
 from stepwell.authoring.events.model import Event, WorkflowErrorEvent
 from stepwell.authoring.events.resources import ResourceDefinition, ResourceDescriptor
+from stepwell.authoring.events.returns import NO_ASYNC_ITERATORS, read_returns
 from stepwell.errors import WorkflowValidationError
 from stepwell.retry import RetryPolicy
 
@@ -354,69 +346,6 @@ def _read_parameters(
     return found
 
 
-# --- returns -------------------------------------------------------------------------------------
-
-_ASYNC_ITERATORS: tuple[object, ...] = (AsyncIterator, AsyncIterable, AsyncGenerator)
-
-
-@dataclass(slots=True)
-class _Returns:
-    types: dict[type[Any], None]  # ordered sets
-    lists: dict[type[Any], None]
-    bare: dict[type[Any], None]
-    none: bool = False
-    tuples: dict[type[Any], None] = field(default_factory=dict[type[Any], None])
-    tuple: bool = False
-
-
-def _emitted_class(member: object, step: str) -> type[Any]:
-    # A generic alias stands for its class: whether that may be emitted is the workflow's business.
-    cls = typing.get_origin(member) or member
-    if not isinstance(cls, type) or (cls in (list, tuple) and member is not cls):
-        raise WorkflowValidationError(
-            f"Step '{step}' has a return annotation that names no event class: {member!r}."
-        )
-    return cls
-
-
-def _returned_members(arguments: Sequence[object], step: str) -> Iterator[type[Any]]:
-    for argument in arguments:
-        for member in present_members(argument):
-            if member is not Ellipsis:
-                yield _emitted_class(member, step)
-
-
-def _read_returns(annotation: object, step: str) -> _Returns:
-    found = _Returns({}, {}, {})
-    for member in union_members(annotation):
-        origin, args = typing.get_origin(member), typing.get_args(member)
-        if member is NoneType or member is None:
-            found.none = True
-            found.types[NoneType] = None
-        elif member is Never or member is NoReturn:
-            continue  # a step that always raises emits nothing
-        elif origin in _ASYNC_ITERATORS or member in _ASYNC_ITERATORS:
-            raise WorkflowValidationError(_NO_ASYNC_ITERATORS)
-        elif origin is list:
-            found.lists.update(dict.fromkeys(_returned_members(args, step)))
-            found.types.update(found.lists)
-        elif origin is tuple:
-            found.tuple = True
-            found.tuples.update(dict.fromkeys(_returned_members(args, step)))
-            found.types.update(found.tuples)
-        else:
-            found.bare[_emitted_class(member, step)] = None
-            found.types.update(found.bare)
-    return found
-
-
-_NO_ASYNC_ITERATORS = (
-    "Async-iterator fan-out (AsyncIterator[E] / AsyncGenerator[E, None] / async generator steps) "
-    "is not supported. Return list[E] for a static collection, or emit incrementally with "
-    "ctx.send_event."
-)
-
-
 # --- the whole function --------------------------------------------------------------------------
 
 
@@ -440,12 +369,13 @@ def inspect_step(
         WorkflowValidationError: the signature cannot be that of a step; the text says why.
 
     Example:
+        >>> from stepwell.authoring.events.model import StartEvent, StopEvent
         >>> async def greet(ev: StartEvent) -> StopEvent: ...
         >>> inspect_step(greet).accepted_events
         (<class 'stepwell.authoring.events.model.StartEvent'>,)
     """
     if inspect.isasyncgenfunction(func):
-        raise WorkflowValidationError(_NO_ASYNC_ITERATORS)
+        raise WorkflowValidationError(NO_ASYNC_ITERATORS)
     if inspect.isgeneratorfunction(func):
         raise WorkflowValidationError(
             f"Step '{func.__name__}' is a generator, which is not supported. Return list[E] for "
@@ -460,7 +390,7 @@ def inspect_step(
         raise WorkflowValidationError(
             "Return types of workflows step functions must be annotated with their type."
         )
-    returns = _read_returns(hints["return"], func.__name__)
+    returns = read_returns(hints["return"], func.__name__)
     return StepConfig(
         name=func.__name__,
         func=func,

@@ -95,6 +95,8 @@ class WorkflowBase(Generic[Ctx, Start, End], metaclass=WorkflowMeta):
         WorkflowValidationError: an option has an impossible value.
 
     Example:
+        >>> from stepwell.authoring.events.decorators import step
+        >>> from stepwell.authoring.events.model import StopEvent
         >>> class Greeting(WorkflowBase):
         ...     @step
         ...     async def greet(self, ev: StartEvent) -> StopEvent:
@@ -260,12 +262,14 @@ class WorkflowBase(Generic[Ctx, Start, End], metaclass=WorkflowMeta):
             WorkflowValidationError: it is not decorated, or its name is taken.
 
         Example:
+            >>> from stepwell.authoring.events.decorators import step
+            >>> from stepwell.authoring.events.model import StopEvent
             >>> class Flow(WorkflowBase): ...
             >>> @step(workflow=Flow)  # calls Flow.add_step
             ... async def only(ev: StartEvent) -> StopEvent:
             ...     return StopEvent()
-            >>> list(Flow()._get_steps())
-            ['only']
+            >>> Flow().start_event_class.__name__
+            'StartEvent'
         """
         config = config_of(func)
         if config is None:
@@ -388,4 +392,17 @@ def _check_resources(shape: Shape, manager: ResourceManager, *, configs: bool, m
     if configs:
         validate_resource_configs(resources)
     if make:
+        if _in_running_loop():
+            raise RuntimeError(
+                "validate(validate_resources=True) cannot be called from a running event loop; "
+                "call it before the loop starts, or in a thread."
+            )
         asyncio.run(validate_resources(resources, manager))
+
+
+def _in_running_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
