@@ -232,7 +232,7 @@ def test_for_steps_is_a_list_of_names(value: Any):
     "annotation", [A, A | StepFailedEvent, list[StepFailedEvent], tuple[StepFailedEvent, A]]
 )
 def test_a_handler_takes_failures_only(annotation: Any):
-    def handle(self: object, ev: annotation) -> StopEvent: ...
+    def handle(self: object, ev: annotation) -> StopEvent: ...  # type: ignore[valid-type]
 
     with pytest.raises(WorkflowValidationError) as caught:
         catch_error(handle)

@@ -221,7 +221,7 @@ def test_a_declared_class_is_an_event_whatever_it_is():
         (Context[State], "c", State),
         (Context[Any], "c", None),
         (Context[State] | None, "c", State),
-        (Context[S], "c", None),
+        (Context[S], "c", None),  # type: ignore[valid-type]
         (str, None, None),
     ],
 )
@@ -316,11 +316,11 @@ def test_returns_that_cannot_be(annotation, message):
 
 
 def test_generators_are_no_steps():
-    async def many(self, ev: A) -> B:
-        yield B()
+    async def many(self, ev: A) -> B:  # type: ignore[misc]
+        yield B()  # type: ignore[misc]
 
-    def few(self, ev: A) -> B:
-        yield B()
+    def few(self, ev: A) -> B:  # type: ignore[misc]
+        yield B()  # type: ignore[misc]
 
     with pytest.raises(WorkflowValidationError, match="Async-iterator fan-out"):
         inspect_step(many)

@@ -167,7 +167,7 @@ def test_unknown_graph_checks():
 def test_no_instance_without_one_start_and_one_stop(signature: Any, message: str, disable: bool):
     class Broken(WorkflowBase):
         @step
-        async def only(self, ev: signature[0]) -> signature[1]: ...
+        async def only(self, ev: signature[0]) -> signature[1]: ...  # type: ignore[valid-type]
 
     with pytest.raises(WorkflowConfigurationError) as caught:
         Broken(disable_validation=disable)
