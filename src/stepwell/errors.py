@@ -46,7 +46,6 @@ numbers, so they can be raised, printed, logged and copied to another process an
 
 from __future__ import annotations
 
-import copyreg
 from collections.abc import Callable, Iterable
 from typing import Literal
 
@@ -189,9 +188,18 @@ class StepwellError(Exception):
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
 
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...], dict[str, object]]:
+    def __reduce__(self) -> tuple[Callable[..., StepwellError], tuple[object, ...]]:
         # Subclasses take other arguments than the message; copying must not call them again.
-        return copyreg.__newobj__, (type(self), *self.args), dict(self.__dict__)  # type: ignore[attr-defined]
+        return _rebuild, (type(self), self.args, dict(self.__dict__))
+
+
+def _rebuild(
+    cls: type[StepwellError], args: tuple[object, ...], attributes: dict[str, object]
+) -> StepwellError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 class RunNotFound(StepwellError, LookupError):

@@ -28,12 +28,13 @@ _FEW = 3  # up to so many operations are kept without weighing them against a re
 _OP_COST = 30  # characters of an operation beside its path and its value
 
 
-def diff(before: Any, after: Any) -> list[dict[str, Any]]:
+def diff(before: Any, after: Any, at: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Return the operations that turn `before` into `after`.
 
     Args:
         before: a JSON value.
         after: a JSON value. The patch holds parts of it, not copies.
+        at: where the two values sit in the document that the patch is for: keys, outermost first.
 
     Returns:
         A patch, empty when both are the same.
@@ -42,7 +43,7 @@ def diff(before: Any, after: Any) -> list[dict[str, Any]]:
         >>> diff({"seen": [1, 2], "n": 1}, {"seen": [1, 2, 3], "n": 1})
         [{'op': 'add', 'path': '/seen/-', 'value': 3}]
     """
-    return _diff(before, after, "")
+    return _diff(before, after, "".join(f"/{_escape(key)}" for key in at))
 
 
 def same(a: Any, b: Any) -> bool:

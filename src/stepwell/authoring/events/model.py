@@ -274,24 +274,25 @@ def _load_event_class(value: Any, info: ValidationInfo) -> type[Event]:
     raise PydanticCustomError("event_class", "Input should be an event class or its name")
 
 
+# The validator comes first: it stands for the type, which pydantic by itself may not know.
 SerializableEvent = Annotated[
     Event,
-    PlainSerializer(_dump_event, return_type=Any),
     PlainValidator(_load_event, json_schema_input_type=Any),
+    PlainSerializer(_dump_event, return_type=Any),
 ]
 """Field type: an event of any class, kept whole."""
 
 SerializableOptionalEvent = Annotated[
     Event | None,
-    PlainSerializer(_dump_event, return_type=Any),
     PlainValidator(_load_optional_event, json_schema_input_type=Any),
+    PlainSerializer(_dump_event, return_type=Any),
 ]
 """Field type: an event of any class, or None."""
 
 SerializableEventType = Annotated[
     type[Event],
-    PlainSerializer(_dump_event_class, return_type=str),
     PlainValidator(_load_event_class, json_schema_input_type=Any),
+    PlainSerializer(_dump_event_class, return_type=str),
 ]
 """Field type: an event class, written as its name."""
 
@@ -309,8 +310,8 @@ def _load_exception_field(value: Any, info: ValidationInfo) -> Exception:
 
 SerializableException = Annotated[
     Exception,
-    PlainSerializer(dump_exception, return_type=Any),
     PlainValidator(_load_exception_field, json_schema_input_type=Any),
+    PlainSerializer(dump_exception, return_type=Any),
 ]
 """Field type: an exception, written as the name of its class and its message."""
 
@@ -404,8 +405,8 @@ class WorkflowErrorEvent(Event):
 
     error: Annotated[
         Exception | str,
-        PlainSerializer(_dump_error, return_type=Any),
         PlainValidator(_load_error, json_schema_input_type=Any),
+        PlainSerializer(_dump_error, return_type=Any),
     ] = "The step failed."
 
     if TYPE_CHECKING:

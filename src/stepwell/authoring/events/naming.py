@@ -78,7 +78,7 @@ _PUBLIC = {
     "stepwell.authoring.events.model": "stepwell.events",
     "stepwell.authoring.events.dictlike": "stepwell.events",
     "stepwell.authoring.events.naming": "stepwell.events",
-    "stepwell.authoring.events.state_model": "stepwell.context.state_store",
+    "stepwell.authoring.events.state_data": "stepwell.context.state_store",
 }
 
 
