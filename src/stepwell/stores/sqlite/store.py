@@ -10,8 +10,10 @@ import asyncio
 import builtins
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -40,6 +42,10 @@ from stepwell.values import RunStatus
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
+
+# Which files are open in which process. SQLite keeps such a list of its own, and a forked process
+# inherits both: it would believe that it holds its parent's locks.
+_open_files: Counter[tuple[Path, int]] = Counter()
 
 
 class SQLiteStore:
@@ -121,6 +127,7 @@ class SQLiteStore:
             if self._writer is not None:
                 self._check_process()
                 return
+            self._check_inherited()
             pool = ThreadPoolExecutor(self._read_connections, "stepwell-sqlite-read")
             writer = Writer(
                 partial(connect_writer, self._path, self._durability, self._busy_timeout),
@@ -142,6 +149,7 @@ class SQLiteStore:
                 await writer.stop()
                 raise
             self._pid = os.getpid()
+            _open_files[self._path, self._pid] += 1
             self._writer, self._pool = writer, pool
 
     async def close(self) -> None:
@@ -151,7 +159,10 @@ class SQLiteStore:
                 return
             self._check_process()
             writer, self._writer, self._pool = self._writer, None, None
-            await writer.stop()
+            try:
+                await writer.stop()
+            finally:
+                _open_files[self._path, self._pid] -= 1
 
     def _disconnect(self, pool: ThreadPoolExecutor, db: sqlite3.Connection) -> None:
         """In the writer's thread, so that nothing cuts it short: end the readers, and leave one
@@ -160,7 +171,9 @@ class SQLiteStore:
         pool.shutdown()
         while not self._idle.empty():
             self._idle.get_nowait().close()
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        # If it can't be done nothing is lost: what is not in the file is in the log beside it.
+        with suppress(sqlite3.Error):
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     # Writing --------------------------------------------------------------------------------------
 
@@ -303,7 +316,16 @@ class SQLiteStore:
     def _check_process(self) -> None:
         """SQLite connections and threads do not survive a fork; using them would harm the file."""
         if os.getpid() != self._pid:
-            raise StoreError(
-                f"{self.url} was opened in process {self._pid} and is used in {os.getpid()}",
-                hint="Open a store of its own in each process, after the fork.",
-            )
+            raise self._forked(self._pid)
+
+    def _check_inherited(self) -> None:
+        """Nor may a forked process open a file anew that was open when it was forked."""
+        for (path, pid), opened in _open_files.items():
+            if path == self._path and pid != os.getpid() and opened:
+                raise self._forked(pid)
+
+    def _forked(self, pid: int) -> StoreError:
+        return StoreError(
+            f"{self.url} was opened in process {pid} and is used in {os.getpid()}, its fork",
+            hint="Open stores after forking, or start processes by spawning them.",
+        )

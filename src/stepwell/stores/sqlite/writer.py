@@ -172,8 +172,8 @@ class Writer:
                 self._look_for_others(db)
         try:
             self._disconnect(db)
-        except sqlite3.Error as error:
-            stop.stopped.set_exception(translate(error, self._path))
+        except Exception as error:
+            stop.stopped.set_exception(self._say(error))
         else:
             stop.stopped.set_result(None)
         finally:
