@@ -8,16 +8,20 @@ is the kernel's; a store only promises that
   has been claimed by someone else since (`LeaseLost`);
 * what a commit acknowledged survives what the store's `durability` says it survives;
 * journal rows of a run are numbered 1, 2, 3, ... without gaps, and never change;
+* bytes come back as they were given; except in blobs they are UTF-8 text, so that whoever opens the
+  database can read it;
 * a **message** (start input, signal, child's end, cancel request) is kept until the commit that
   says it was consumed, and is consumed by exactly one commit;
 * a **claim** gives a run to one worker at a time.
 
 When is a run claimable? When it is not terminal and not parked, its `due` is not None and
 `due <= now`, its workflow is one the worker knows, and it has no owner or its owner's lease is over
-(`worker.until <= now`) or its owner is known to be dead. `due` is the earliest time at which
+(`worker.until <= now`; a worker that is not registered has no lease) or its owner is known to be
+dead. `due` is the earliest time at which
 someone must advance the run; it is meaningful for owned runs too (a running run has a `due` in the
 past), so when a worker dies nothing has to be computed: what it left running is due, what it left
-waiting is due when its timer is. A message makes its run due at once.
+waiting is due when its timer is. A message makes its run due at once, and keeps it due until a
+commit consumes it.
 """
 
 from __future__ import annotations
@@ -124,17 +128,23 @@ class Commit:
         rows: journal data to append, in order; each becomes one `JournalRow` (seq + 1, ...).
         status: the run's status from now on.
         due: see the module's text.
+            A commit that leaves status and due as they were is the cheapest.
         release: give up the claim (owner becomes None) in the same transaction.
         detail: JSON that says what the run waits for, why it is parked or how it ended; None keeps
             what is there.
-        consumed: ids of inbox messages that this turn took in.
-        messages: for other runs; unknown run ids are dropped (the run was deleted).
-        children: runs to create; ids that exist already are left alone (a repeated turn).
-        blobs: big payloads by content hash; those that are there already are left alone.
+        consumed: ids of inbox messages that this turn took in. One that is not in the run's inbox
+            was consumed before: `StoreError`, and nothing is kept.
+        messages: for other runs; dropped when the run is not there (it was deleted) or terminal.
+        children: runs to create; when the id, or the (workflow, key), is taken already, what is
+            there is left alone (a repeated turn).
+        blobs: big payloads by content hash (`stores.digests.digest_of`); those that are there
+            already are left alone. The run, its new children and the receivers of its messages
+            refer to them from now on.
         snapshot: replaces the run's snapshot.
         create: this is the first commit of a run that the committer creates and claims for itself
             (`fence` is then 1). The store raises `RunAlreadyExists` when the id is taken, and
-            keeps nothing, answering with the existing run's id, when (workflow, key) is taken.
+            keeps nothing, answering with the existing run's id, when (workflow, key) is taken
+            (which is looked at first). Its `status` and `due` are those of the commit.
         worker: who commits; becomes the owner on `create`.
     """
 
@@ -201,7 +211,9 @@ class Page:
 
 class Store(Protocol):
     """Keeps runs. Every verb is safe to call from one event loop by many tasks at once; verbs that
-    write return when what they wrote is as durable as `durability` says. All raise `StoreError`s.
+    write return when what they wrote is as durable as `durability` says. All raise `StoreError`s;
+    `StoreUnavailable` before `open` and after `close`. A caller that is cancelled while it waits
+    for a write does not know whether it was kept.
     """
 
     @property
@@ -271,11 +283,12 @@ class Store(Protocol):
         self, worker: str, run: str, now: float, dead: Sequence[str] = ()
     ) -> RunRow | None:
         """Claim this run whatever its due time or status (parked and terminal ones too), unless a
-        live worker owns it: then None, as for a run that does not exist."""
+        live worker (or `worker` itself) owns it: then None, as for a run that does not exist."""
         ...
 
     async def next_due(self, workflows: Sequence[str], now: float) -> float | None:
-        """When the next unowned, unparked, live run of these workflows is due; None if never."""
+        """When the next unparked, live run of these workflows that nobody with a lease owns is due;
+        None if never."""
         ...
 
     async def load(self, run: str) -> Loaded | None:
@@ -291,7 +304,7 @@ class Store(Protocol):
         ...
 
     async def messages(self, run: str, after: int = 0) -> list[MessageRow]:
-        """The unread messages of a run with ids above `after`."""
+        """In order of acceptance: the unread messages of a run with ids above `after`."""
         ...
 
     async def get(self, run: str) -> RunRow | None:
@@ -329,11 +342,13 @@ class Store(Protocol):
 
     async def changed(self, timeout: float) -> None:
         """Return as soon as another process or task may have changed something since the last
-        call (a run, a message, a journal row), or after `timeout` seconds; may return early."""
+        call (a run, a message, a journal row), or after `timeout` seconds; may return early.
+        "The last call" is the same task's: watch from one task for as long as you watch."""
         ...
 
     async def backup(self, path: str) -> None:
-        """Write a consistent copy that can be opened as a store. Needs `supports("backup")`."""
+        """Write a consistent copy that can be opened as a store. Needs `supports("backup")`; raises
+        `StoreError` without it, and when something is at `path` already."""
         ...
 
     async def verify(self) -> list[str]:

@@ -311,6 +311,16 @@ class StoreConformance:
         with pytest.raises(StoreCorrupt):
             await store.blob(digest)
 
+    async def test_a_commit_that_failed_can_be_made_again(self, store: Store) -> None:
+        await begin(store, "a", b"1")
+        asleep = turn("a", status=WAITING, due=9.0)
+        with pytest.raises(StoreError):
+            await store.commit(dataclasses.replace(asleep, consumed=[12345]))
+        await store.commit(asleep)
+        row = await store.get("a")
+        assert row is not None
+        assert (row.status, row.due, row.seq) == (WAITING, 9.0, 1)
+
     async def test_children_are_created_once(self, store: Store) -> None:
         await begin(store, "a")
         child = new("child", parent="a", start=b"1", key="k")
@@ -414,6 +424,22 @@ class StoreConformance:
         assert row is not None
         assert row.due == 4.0
         await store.commit(dataclasses.replace(asleep, consumed=[second.id]))
+        row = await store.get("a")
+        assert row is not None
+        assert row.due == 500.0
+
+    async def test_a_consumed_message_leaves_its_run_due_when_it_was(self, store: Store) -> None:
+        await begin(store, "a", status=WAITING, due=500.0)
+        asleep = turn("a", status=WAITING, due=500.0)
+        await store.commit(asleep)
+        await store.send([message("a")])
+        await store.commit(asleep)
+        row = await store.get("a")
+        assert row is not None
+        assert row.due is not None
+        assert row.due <= 3.0
+        (only,) = await store.messages("a")
+        await store.commit(dataclasses.replace(asleep, consumed=[only.id]))
         row = await store.get("a")
         assert row is not None
         assert row.due == 500.0

@@ -115,7 +115,9 @@ class Commits:
         seq = mark.seq + len(commit.rows)
         where = (mark.n, commit.run, commit.fence, mark.seq)
         status, due, detail, at = commit.status, commit.due, commit.detail, commit.at
-        if status == mark.status and due == mark.due and detail is None and not commit.release:
+        same = status == mark.status and due == mark.due and detail is None
+        # A message makes its run due behind the mark's back; whoever consumes it sets that right.
+        if same and not commit.release and not commit.consumed:
             return db.execute(_ADVANCE, (seq, at, *where)).rowcount == 1
         terminal = status in _TERMINAL
         if not terminal and (due is None or due > at) and _stays_unread(db, mark.n, commit):
@@ -178,7 +180,6 @@ class Commits:
         db.execute(_INSERT_MESSAGE, (n, message.kind, message.data.decode(), message.at))
         if due is None or due > message.at:
             db.execute(_WAKE, (message.at, n))
-            self._marks.pop(message.run, None)
         return True
 
 
