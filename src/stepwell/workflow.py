@@ -76,6 +76,7 @@ class Workflow(WorkflowBase[Ctx, Start, End], Generic[Ctx, Start, End]):
         engine: Engine | None = None,
         run_id: str | None = None,
         key: str | None = None,
+        record: bool = False,
         **kwargs: Any,
     ) -> WorkflowHandler[Any]:
         """Start a run in the running event loop, and return its handler at once.
@@ -86,6 +87,7 @@ class Workflow(WorkflowBase[Ctx, Start, End], Generic[Ctx, Start, End]):
             engine: makes the run durable; without one (or `runtime=`) it lives in memory.
             run_id: the run's id; made when None.
             key: idempotency key of a durable run: a second start with it gives the first's run.
+            record: keep the journal of a run in memory, for drawings and tests.
             **kwargs: the fields of the start event.
 
         Returns:
@@ -108,7 +110,7 @@ class Workflow(WorkflowBase[Ctx, Start, End], Generic[Ctx, Start, End]):
                 "use a new Context."
             )
         owed = None if ctx is None else ctx.owed
-        if owed:
+        if owed is not None:
             messages = owed
         else:
             event = self._get_start_event_instance(start_event, **kwargs)
@@ -120,7 +122,14 @@ class Workflow(WorkflowBase[Ctx, Start, End], Generic[Ctx, Start, End]):
         if on is not None:
             return on.begin(self, program, messages, run_id=run_id, key=key, store=store, ctx=ctx)
         local = run_local(
-            program, self, messages, run_id=run_id, gate=self._limit(), store=store
+            program,
+            self,
+            messages,
+            saved=None if ctx is None else ctx.saved,
+            run_id=run_id,
+            gate=self._limit(),
+            store=store,
+            record=record,
         )
         if ctx is not None:
             ctx.attach(local.active)

@@ -175,7 +175,12 @@ def _resume(_d: Definition, run: Run, i: ResumeAsked) -> Entries:
 def _loaded(d: Definition, run: Run, i: Loaded) -> Entries:
     if run.parked is not None or not run.begun:
         return
-    yield RunResumed(i.at, i.worker, _moved_deadline(run, i.at))
+    deadline = _moved_deadline(run, i.at)
+    for work in run.work.values():
+        timeout = d.by_name[work.step].timeout
+        if timeout is not None and work.phase == RUNNING:
+            yield WorkBegun(work.id, i.at, i.at + timeout)  # from its top, with all of its time
+    yield RunResumed(i.at, i.worker, deadline)
     for work in run.work.values():
         if work.restarts > MAX_RESTARTS:
             reason = f"the worker died {work.restarts} times while step {work.step!r} was running"
@@ -202,9 +207,9 @@ def _route(
     external: bool = False,
 ) -> Entries:
     """`m` goes to whoever waits for it, then to every step that accepts it."""
-    marked = m.tag in d.marked
+    marked = m.tag in d.marked or (bool(m.kinds) and not d.marked.isdisjoint(m.kinds))
     if marked:
-        if m.tag in d.ends:
+        if m.tag in d.ends or (m.kinds and not set(d.ends).isdisjoint(m.kinds)):
             yield from _end(d, run, at, RunStatus.COMPLETED, m)
             return
         yield Published((m,))
@@ -522,7 +527,8 @@ def _due(d: Definition, run: Run, i: Due) -> Entries:
         elif kind == "wait":
             yield from _wait_timed_out(d, run, cast("dict[str, Wait]", run.waits)[str(ref)], i.at)
         else:
-            active = ", ".join(dict.fromkeys(work.step for work in run.work.values()))
+            busy = (w.step for w in run.work.values() if w.phase == RUNNING or w.partial)
+            active = ", ".join(dict.fromkeys(busy))
             seconds = d.timeout or 0.0
             text = f"Operation timed out after {seconds} seconds. " + (
                 f"Currently active steps: {active}" if active else "No steps active"

@@ -92,6 +92,7 @@ class Joined:
     slot: int
     index: int
     message: Message
+    recoveries: Mapping[str, int] | None = None
 
 
 @dataclass(slots=True)
@@ -112,6 +113,7 @@ class StreamOpened:
     parent: int
     index: int
     collectors: tuple[str, ...]
+    recoveries: Mapping[str, int] | None = None
 
 
 @dataclass(slots=True)
@@ -124,7 +126,7 @@ class StreamClosed:
 @dataclass(slots=True)
 class WaitOpened:
     """Something is waited for: by a live attempt (`work`, `key`), or by the run, which then goes
-    on at `then` / `on_timeout`."""
+    on at `then` / `on_timeout`, in the stream that it was in."""
 
     id: str
     at: float
@@ -137,11 +139,15 @@ class WaitOpened:
     then: str | None = None
     on_timeout: str | None = None
     message: Message | None = None
+    stream: int = 0
+    index: int = 0
+    recoveries: Mapping[str, int] | None = None
 
 
 @dataclass(slots=True)
 class WaitEnded:
-    """A wait got its answer, or ran out of time."""
+    """A wait got its answer, or ran out of time; or a child has ended that an attempt had waited
+    for, and its next attempt may ask for."""
 
     id: str
     work: int = 0
@@ -230,6 +236,8 @@ class ScopeEntered:
     error: ErrorInfo | None = None
     step: str | None = None
     cancel: tuple[str, ...] = ()
+    attempts: int = 0
+    elapsed: float = 0.0
 
 
 @dataclass(slots=True)

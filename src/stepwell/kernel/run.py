@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from stepwell.kernel.journal import (
     AnswerKept,
@@ -47,7 +47,7 @@ from stepwell.kernel.journal import (
     WorkDone,
     WorkQueued,
 )
-from stepwell.kernel.outcomes import Message
+from stepwell.kernel.outcomes import ChildResult, Message
 from stepwell.values import ErrorInfo, Json, RunStatus
 
 
@@ -68,9 +68,9 @@ QUEUED, RUNNING, WAITING, DELAYED = Phase
 class Work:
     """One run of a step that is owed.
 
-    `over`: the last attempt has ended, the next one is to come. `partial`: it got one of several
+    `over`: no attempt is live; the first or the next one is to come. `partial`: it got one of several
     things it waits for, so its body may be busy although it still waits. `timer` is the number of
-    its live timer (0: none). `restarts` counts how often a process died under it.
+    its live timer (0: none). `restarts` counts how often a process died under its attempt.
 
     Without slots, and with what is rarely set left to the class: this is made for every step.
     """
@@ -120,41 +120,54 @@ class Wait:
     on_timeout: str | None = None
     message: Message | None = None
     child: str | None = None
+    stream: int = 0
+    index: int = 0
+    recoveries: dict[str, int] | None = None
 
 
 @dataclass(slots=True)
 class Stream:
-    """Work that descends from one list of events. `live` counts what may still add to it."""
+    """Work that descends from one list of events. `live` counts what may still add to it; `joins`
+    names the joins that hold members of it, `recoveries` are those of what opened it."""
 
     id: int
     parent: int
     index: int
     collectors: tuple[str, ...]
     live: int = 0
+    recoveries: dict[str, int] | None = None
+    joins: dict[str, None] | None = None
+
+
+Member: TypeAlias = tuple[int, Message, "dict[str, int] | None"]
+"""In a join: the position in the stream's list, the message, the recoveries it carries."""
 
 
 @dataclass(slots=True)
 class JoinState:
-    """Members that wait in a join, by slot: (position in the stream's list, message)."""
+    """Members that wait in a join, by slot."""
 
-    slots: dict[int, deque[tuple[int, Message]]] = field(
-        default_factory=dict[int, "deque[tuple[int, Message]]"]
-    )
+    slots: dict[int, deque[Member]] = field(default_factory=dict[int, "deque[Member]"])
     released: bool = False
 
 
 @dataclass(slots=True)
 class Buffer:
-    """What a step's attempts have gathered and not taken yet, by member number."""
+    """What a step's attempts have gathered and not taken yet, by member number; `by_tag` has the
+    numbers in the order in which they are taken."""
 
     members: dict[int, Message] = field(default_factory=dict[int, Message])
-    by_tag: dict[str, dict[int, None]] = field(default_factory=dict[str, "dict[int, None]"])
+    by_tag: dict[str, deque[int]] = field(default_factory=dict[str, "deque[int]"])
     last: int = 0
 
 
 @dataclass(slots=True)
 class Run:
-    """One execution of a workflow. Make it with `Run(id)`; change it through `evolve` only."""
+    """One execution of a workflow. Make it with `Run(id)`; change it through `evolve` only.
+
+    `orphans` are child runs whose wait died with an attempt: by id, the work that may ask for them
+    again, and under which key.
+    """
 
     id: str
     begun: bool = False
@@ -181,6 +194,8 @@ class Run:
     error: ErrorInfo | None = None
     failed_step: str | None = None
     failed_after: tuple[int, float] = (0, 0.0)
+    parked_at: float = 0.0
+    orphans: dict[str, tuple[int, str]] | None = None
 
     @property
     def status(self) -> RunStatus:
@@ -195,7 +210,8 @@ class Run:
 
     def children(self) -> tuple[str, ...]:
         """Ids of the child runs that have not ended."""
-        return tuple(w.child for w in (self.waits or {}).values() if w.child is not None)
+        waited = (w.child for w in (self.waits or {}).values() if w.child is not None)
+        return (*waited, *(self.orphans or ()))
 
 
 @dataclass(slots=True)
@@ -318,7 +334,9 @@ def _work_added(run: Run, e: WorkAdded) -> None:
             state.running += 1
         if e.deadline is not None:
             work.timer = _set_timer(run, e.deadline, "work", id)
-    elif e.not_before is None:
+        return
+    work.over = True
+    if e.not_before is None:
         _enqueue(run, work)
     else:
         work.timer = _set_timer(run, e.not_before, "work", id)
@@ -359,7 +377,11 @@ def _work_begun(run: Run, e: WorkBegun) -> None:
     work = run.work[e.id]
     run.at = e.at
     _leave(run, work)
-    continues = work.attempt > 0 and not work.over
+    if work.waits:
+        # While it was in the queue its body has asked for more: it gets what came, and waits on.
+        work.phase = WAITING
+        work.partial = True
+        return
     work.phase = RUNNING
     run.busy += 1
     state = run.steps.get(work.step)
@@ -369,8 +391,9 @@ def _work_begun(run: Run, e: WorkBegun) -> None:
         state.running += 1
     if work.attempt == 0:
         work.first_at = e.at
-    if not continues:
+    if work.over:
         work.attempt += 1
+        work.restarts = 0
     work.over = work.partial = False
     if e.deadline is not None:
         work.timer = _set_timer(run, e.deadline, "work", work.id)
@@ -387,8 +410,7 @@ def _work_done(run: Run, e: WorkDone) -> None:
     if work.stream:
         cast("dict[int, Stream]", run.streams)[work.stream].live -= 1
     if work.waits:
-        for wait in tuple(work.waits.values()):
-            _close_wait(run, wait)
+        _close_waits(run, work)
 
 
 def _attempt_failed(run: Run, e: AttemptFailed) -> None:
@@ -401,14 +423,22 @@ def _attempt_failed(run: Run, e: AttemptFailed) -> None:
     work.partial = False
     if work.waits:
         # Its questions die with the attempt; the next one asks again.
-        for wait in tuple(work.waits.values()):
-            _close_wait(run, wait)
-        work.waits = None
+        _close_waits(run, work)
+    if work.answers and e.retry_at is not None:
+        # To wait in vain and to have a child fail are what a new attempt is for.
+        kept = {key: answer for key, answer in work.answers.items() if not _in_vain(answer)}
+        work.answers = kept or None
     if e.retry_at is None:
         work.phase = WAITING
     else:
         work.phase = DELAYED
         work.timer = _set_timer(run, e.retry_at, "work", e.id)
+
+
+def _in_vain(answer: object) -> bool:
+    if isinstance(answer, Message) and isinstance(answer.payload, ChildResult):
+        return answer.payload.status is not RunStatus.COMPLETED
+    return answer == TIMED_OUT
 
 
 def _work_queued(run: Run, e: WorkQueued) -> None:
@@ -432,10 +462,20 @@ def _joined(run: Run, e: Joined) -> None:
     join = run.joins.get(key)
     if join is None:
         join = run.joins[key] = JoinState()
+        _note_join(run, e.step, e.stream)
     slot = join.slots.get(e.slot)
     if slot is None:
         slot = join.slots[e.slot] = deque()
-    slot.append((e.index, e.message))
+    slot.append((e.index, e.message, None if e.recoveries is None else dict(e.recoveries)))
+
+
+def _note_join(run: Run, step: str, stream: int) -> None:
+    """What a join holds of a stream is forgotten with the stream."""
+    opened = run.streams.get(stream) if run.streams else None
+    if opened is not None:
+        if opened.joins is None:
+            opened.joins = {}
+        opened.joins[step] = None
 
 
 def _join_released(run: Run, e: JoinReleased) -> None:
@@ -454,13 +494,15 @@ def _join_released(run: Run, e: JoinReleased) -> None:
     else:
         # A collection is over; late members of its stream must find it so.
         joins[key] = JoinState(released=True)
+        _note_join(run, e.step, e.stream)
 
 
 def _stream_opened(run: Run, e: StreamOpened) -> None:
     if run.streams is None:
         run.streams = {}
     run.counter = e.id
-    run.streams[e.id] = Stream(e.id, e.parent, e.index, e.collectors)
+    recoveries = None if e.recoveries is None else dict(e.recoveries)
+    run.streams[e.id] = Stream(e.id, e.parent, e.index, e.collectors, 0, recoveries)
     if e.parent:
         run.streams[e.parent].live += 1
 
@@ -470,14 +512,15 @@ def _stream_closed(run: Run, e: StreamClosed) -> None:
     stream = streams.pop(e.id)
     if stream.parent:
         streams[stream.parent].live -= 1
-    if run.joins:
-        for step in stream.collectors:
+    if run.joins and stream.joins:
+        for step in stream.joins:
             run.joins.pop((step, e.id), None)
 
 
 def _wait_opened(run: Run, e: WaitOpened) -> None:
     if run.waits is None:
         run.waits = {}
+    run.counter += 1
     run.at = e.at
     where = dict(e.where) if e.where else None
     wait = Wait(e.id, e.at, e.work, e.key, e.tag, where, e.due)
@@ -488,6 +531,13 @@ def _wait_opened(run: Run, e: WaitOpened) -> None:
         e.message,
     )
     run.waits[e.id] = wait
+    if e.stream:
+        wait.stream, wait.index = e.stream, e.index
+        cast("dict[int, Stream]", run.streams)[e.stream].live += 1
+    if e.recoveries is not None:
+        wait.recoveries = dict(e.recoveries)
+    if run.orphans and run.orphans.pop(e.id, None) is not None:
+        wait.child = e.id
     if e.tag is not None:
         if run.by_tag is None:
             run.by_tag = {}
@@ -515,10 +565,25 @@ def _close_wait(run: Run, id: str) -> Wait:
         del waiting[id]
         if not waiting:
             del run.by_tag[wait.tag]
+            if not run.by_tag:
+                run.by_tag = None
     if wait.timer:
         wait.timer = 0
         _drop_timer(run)
+    if wait.stream and run.streams:
+        run.streams[wait.stream].live -= 1
     return wait
+
+
+def _close_waits(run: Run, work: Work) -> None:
+    """An attempt of `work` is over, and with it all that it waits for; but its children go on."""
+    for id in cast("dict[str, str]", work.waits).values():
+        wait = _close_wait(run, id)
+        if wait.child is not None:
+            if run.orphans is None:
+                run.orphans = {}
+            run.orphans[wait.child] = (work.id, wait.key)
+    work.waits = None
 
 
 TIMED_OUT = "\x00timed out"
@@ -526,29 +591,38 @@ TIMED_OUT = "\x00timed out"
 
 
 def _wait_ended(run: Run, e: WaitEnded) -> None:
+    if run.orphans and e.id in run.orphans:
+        owner, key = run.orphans.pop(e.id)
+        if owner in run.work:
+            _keep(run.work[owner], key, e.answer)
+        return
     wait = _close_wait(run, e.id)
     if not wait.work:
         return
     work = run.work[wait.work]
     waits = cast("dict[str, str]", work.waits)
     del waits[wait.key]
-    if work.answers is None:
-        work.answers = {}
-    work.answers[wait.key] = TIMED_OUT if e.timed_out else e.answer
+    _keep(work, wait.key, TIMED_OUT if e.timed_out else e.answer)
+    if work.phase != WAITING:
+        return
     if waits:
         work.partial = True
-    elif work.phase == WAITING:
+    else:
         # The last thing it waited for: it wants its worker slot back, before newer work.
+        work.partial = False
         work.phase = QUEUED
         run.busy += 1
         _enqueue(run, work, first=True)
 
 
-def _answer_kept(run: Run, e: AnswerKept) -> None:
-    work = run.work[e.work]
+def _keep(work: Work, key: str, answer: object) -> None:
     if work.answers is None:
         work.answers = {}
-    work.answers[e.key] = e.value
+    work.answers[key] = answer
+
+
+def _answer_kept(run: Run, e: AnswerKept) -> None:
+    _keep(run.work[e.work], e.key, e.value)
 
 
 def _buffer_gathered(run: Run, e: BufferGathered) -> None:
@@ -560,21 +634,19 @@ def _buffer_gathered(run: Run, e: BufferGathered) -> None:
         buffer = run.buffers[key] = Buffer()
     buffer.last += 1
     buffer.members[buffer.last] = e.message
-    buffer.by_tag.setdefault(e.message.tag, {})[buffer.last] = None
+    buffer.by_tag.setdefault(e.message.tag, deque()).append(buffer.last)
     answer: tuple[Message, ...] | None = None
     if e.taken is not None:
         taken: list[Message] = []
         for number in e.taken:
             message = buffer.members.pop(number)
-            del buffer.by_tag[message.tag][number]
+            # Of one tag, what came first is taken first.
+            buffer.by_tag[message.tag].popleft()
             taken.append(message)
         answer = tuple(taken)
         if not buffer.members:
             del run.buffers[key]
-    work = run.work[e.work]
-    if work.answers is None:
-        work.answers = {}
-    work.answers[e.key] = answer
+    _keep(run.work[e.work], e.key, answer)
 
 
 def _digested(run: Run, e: Digested) -> None:
@@ -605,12 +677,12 @@ def _clear(run: Run) -> None:
     run.busy = 0
     run.work.clear()
     run.steps.clear()
-    run.waits = run.by_tag = run.joins = run.streams = run.buffers = None
+    run.waits = run.by_tag = run.joins = run.streams = run.buffers = run.orphans = None
 
 
 def _scope_entered(run: Run, e: ScopeEntered) -> None:
     _clear(run)
-    run.timers = None
+    run.timers = run.deadline = None
     run.timer = run.dead_timers = 0
     run.scope = e.scope
     run.ending = e
@@ -624,23 +696,25 @@ def _run_ended(run: Run, e: RunEnded) -> None:
     run.failed_step = e.step
     run.failed_after = (e.attempts, e.elapsed)
     run.ending = None
-    run.inbox = run.timers = None
-    run.timer = run.dead_timers = 0
     if e.status in (RunStatus.COMPLETED, RunStatus.FAILED):
         _clear(run)
+        run.inbox = run.timers = None
+        run.timer = run.dead_timers = 0
+    # What a cancelled run owed stays: a saved context can go on with it in a new run.
 
 
 def _run_parked(run: Run, e: RunParked) -> None:
-    run.at = e.at
+    run.at = run.parked_at = e.at
     run.parked = e.reason
 
 
 def _run_resumed(run: Run, e: RunResumed) -> None:
     run.at = e.at
+    by_person = run.parked is not None
     run.parked = None
     for work in run.work.values():
         if work.phase == RUNNING or work.partial:
-            work.restarts += 1
+            work.restarts = 0 if by_person else work.restarts + 1
     if run.timer:
         run.timer = 0
         _drop_timer(run)

@@ -77,13 +77,17 @@ class Attempt:
 
     def key(self, kind: str, name: str) -> str:
         """The key of the next question of this kind and name."""
+        return self.numbered(kind, name)[0]
+
+    def numbered(self, kind: str, name: str) -> tuple[str, int]:
+        """The key of the next question of this kind and name, and how many came before it."""
         counts = self.counts
         if counts is None:
             counts = self.counts = {}
         plain = f"{kind}:{name}"
         number = counts.get(plain, 0)
         counts[plain] = number + 1
-        return f"{plain}:{number}" if number else plain
+        return (f"{plain}:{number}" if number else plain), number
 
     def _alive(self) -> Work:
         if self.dead or self.active.run.ended is not None:
@@ -112,6 +116,7 @@ class Attempt:
             active = self.active
             if not (work.waits and key in work.waits):
                 self.flush()
+                self._alive()  # what it sent may have ended the run
                 if question is not None:
                     active.prepare(question)
                 asked = Asked(active.clock.now(), self.id, key, wait, tag, where, timeout, question)
@@ -155,6 +160,7 @@ class Attempt:
         message = Message("memo", value)
         self._alive()
         self.flush()
+        self._alive()
         self.active.prepare(message, f"memo {name!r}")
         self.active.feed(Noted(self.active.clock.now(), self.id, key, message))
         await self.active.settled()
@@ -178,9 +184,11 @@ class Attempt:
         key = self.key("child", name)
         if work.answers is None or key not in work.answers:
             self.flush()
+            self._alive()
             asked = None
             if not (work.waits and key in work.waits):
-                id = derived_id(self.active.run.id, self.id, key)[:16]
+                # A new attempt that asks again gets a new child; the old one's id is taken.
+                id = derived_id(self.active.run.id, self.id, key, work.attempt)[:16]
                 now = self.active.clock.now()
                 asked = ChildAsked(now, self.id, key, id, workflow, message)
             await self._wait(key, asked)

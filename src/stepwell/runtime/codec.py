@@ -11,12 +11,13 @@ The module knows entries and messages, but no payloads: those it leaves to the p
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, cast
 
-from stepwell.authoring.program import TypeRegistry
+from stepwell.authoring.program import FREE, TypeRegistry
 from stepwell.errors import StoreCorrupt
 from stepwell.kernel import journal as j
 from stepwell.kernel.outcomes import ChildResult, Failure, Message
@@ -264,6 +265,87 @@ def decode_message(data: bytes, types: TypeRegistry) -> Message:
     return read_message(json.loads(data), types)
 
 
+def encode_arrival(m: Message, wait: str | None, types: TypeRegistry) -> bytes:
+    """A message from outside, as it stands in an inbox; `wait` is the question it answers."""
+    return f'{{"m":{write_message(m, types)},"w":{_quote(wait)}}}'.encode()
+
+
 def dump_json(value: Json) -> bytes:
     """Plain JSON as bytes."""
     return _quote(value).encode()
+
+
+# --- big payloads --------------------------------------------------------------------------------
+
+_BLOB = "\x00blob"
+
+
+def encode_with_blobs(
+    entries: Sequence[j.Entry], types: TypeRegistry, at: float, above: int
+) -> tuple[list[bytes], dict[str, bytes]]:
+    """`encode`, with every payload of more than `above` bytes kept apart, by its digest."""
+    blobs: dict[str, bytes] = {}
+    rows: list[str] = []
+    for entry in entries:
+        text = encode_entry(entry, types, at)
+        if len(text) > above:
+            text = _quote(_apart(json.loads(text), above, blobs))
+        rows.append(text)
+    return [f"[{','.join(rows)}]".encode()], blobs
+
+
+def _apart(value: Any, above: int, blobs: dict[str, bytes]) -> Any:
+    """`value` with its big parts replaced by their digests."""
+    if isinstance(value, list):
+        items = cast("list[Any]", value)
+        if (
+            len(items) >= 2
+            and isinstance(items[0], str)
+            and (items[0] == FREE or not isinstance(items[1], str | list))
+        ):
+            # A message: [tag, payload, ...]. (Or the head of an entry, which is never big.)
+            data = _quote(items[1]).encode()
+            if len(data) > above:
+                digest = hashlib.sha256(data).hexdigest()
+                blobs[digest] = data
+                return [items[0], {_BLOB: digest}, *items[2:]]
+        return [_apart(item, above, blobs) for item in items]
+    return value
+
+
+def digests_in(data: bytes) -> list[str]:
+    """The digests of the payloads that a journal row keeps apart."""
+    if b"\\u0000blob" not in data:
+        return []
+    found: list[str] = []
+
+    def look(value: Any) -> None:
+        if isinstance(value, dict):
+            rows = cast("dict[str, Any]", value)
+            if _BLOB in rows:
+                found.append(str(rows[_BLOB]))
+            else:
+                for item in rows.values():
+                    look(item)
+        elif isinstance(value, list):
+            for item in cast("list[Any]", value):
+                look(item)
+
+    look(json.loads(data))
+    return found
+
+
+def with_blobs(data: bytes, blobs: Mapping[str, bytes]) -> bytes:
+    """A journal row with the payloads that were kept apart put back."""
+
+    def put(value: Any) -> Any:
+        if isinstance(value, dict):
+            rows = cast("dict[str, Any]", value)
+            if _BLOB in rows:
+                return json.loads(blobs[str(rows[_BLOB])])
+            return {key: put(item) for key, item in rows.items()}
+        if isinstance(value, list):
+            return [put(item) for item in cast("list[Any]", value)]
+        return value
+
+    return _quote(put(json.loads(data))).encode()

@@ -26,12 +26,15 @@ from stepwell.errors import (
     ContextStateError,
     WorkflowRuntimeError,
 )
+from stepwell.kernel.definition import Definition
 from stepwell.kernel.inputs import Arrived, Edited
 from stepwell.kernel.outcomes import Message
-from stepwell.runtime.attempt import Attempt, current
+from stepwell.kernel.run import RUNNING, Run
 from stepwell.retry import RetryInfo
+from stepwell.runtime.attempt import Attempt, current
 from stepwell.runtime.saved import load_saved, owed_by, save
-from stepwell.values import Json, derived_id, utc
+from stepwell.runtime.watchers import expose
+from stepwell.values import Json, RunStatus, derived_id, utc
 
 if TYPE_CHECKING:
     from stepwell.runtime.turn import ActiveRun
@@ -91,7 +94,7 @@ class Context(Generic[S]):
         self._active: ActiveRun | None = None
         self._attempt: Attempt | None = None
         self._staged: InMemoryStateStore[Any] | None = None
-        self._saved: list[Message] | None = None
+        self._saved: Run | None = None
         if previous_context is not None:
             try:
                 self._staged, self._saved = load_saved(
@@ -121,14 +124,14 @@ class Context(Generic[S]):
         return self._active is not None and self._active.run.ended is None
 
     @property
+    def saved(self) -> Run | None:
+        """The unfinished run that the next run with this context goes on with."""
+        return self._saved
+
+    @property
     def owed(self) -> list[Message] | None:
-        """The unfinished work that the next run with this context takes over."""
-        if self._active is None:
-            return self._saved
-        run = self._active.run
-        if run.ended is None or run.ended.value not in ("cancelled", "timed_out"):
-            return None
-        return owed_by(run) or None
+        """What that run owes, as messages; None when there is no such run."""
+        return None if self._saved is None else owed_by(self._saved)
 
     def attach(self, active: ActiveRun) -> None:
         """A run has been started with this context (called by the workflow)."""
@@ -139,6 +142,7 @@ class Context(Generic[S]):
 
     def _step(self, call: str) -> Attempt:
         if self._attempt is None:
+            self._run(call)
             raise ContextStateError(f"{call} is only available from within step functions.")
         return self._attempt
 
@@ -178,10 +182,7 @@ class Context(Generic[S]):
                 stacklevel=2,
             )
             return True
-        if self._active is not None:
-            ended = self._active.run.ended
-            return ended is None or ended.value in ("cancelled", "timed_out")
-        return self._saved is not None
+        return self.in_use or self._saved is not None
 
     def to_dict(
         self, serializer: BaseSerializer | None = None, *, include_state: bool = True
@@ -198,7 +199,7 @@ class Context(Generic[S]):
         """
         if self._attempt is not None:
             raise ContextStateError(
-                "to_dict() is only available from handler code, not from within steps."
+                "to_dict is only available from handler code, not from within steps."
             )
         program = (
             self._active.program
@@ -206,15 +207,11 @@ class Context(Generic[S]):
             else cast(Runnable, self._workflow).compiled()
         )
         store = self.store if include_state else None
+        run = self._saved
+        if self._active is not None and self._active.run.ended in (None, RunStatus.CANCELLED):
+            run = self._active.run
         try:
-            return save(
-                program,
-                None if self._active is None else self._active.run,
-                store,
-                self.is_running,
-                self._saved,
-                serializer,
-            )
+            return save(program, run, store, serializer)
         except ValueError as error:
             raise ContextSerdeError(str(error)) from error
 
@@ -253,7 +250,7 @@ class Context(Generic[S]):
 
     def retry_info(self) -> RetryInfo:
         """How often this step was tried before, and how that ended."""
-        attempt = self._step("retry_info()")
+        attempt = self._step("retry_info")
         work = attempt.work
         error = None if work.error is None else attempt.active.types.exception(work.error)
         return RetryInfo(
@@ -276,7 +273,7 @@ class Context(Generic[S]):
         Returns:
             The events in the order of `expected` once all are there, None before.
         """
-        attempt = self._step("collect_events()")
+        attempt = self._step("collect_events")
         if not expected:
             return []
         types = attempt.active.types
@@ -305,15 +302,13 @@ class Context(Generic[S]):
         Raises:
             TimeoutError: when nothing came in time.
         """
-        attempt = self._step("wait_for_event()")
+        attempt = self._step("wait_for_event")
         active = attempt.active
         tag = active.types.add(event_type)
-        key = attempt.key("wait", waiter_id or tag)
-        number = key.rpartition(":")[2] if key.count(":") > 1 else ""
-        wait = f"{waiter_id}{'#' + number if number.isdigit() else ''}" if waiter_id else ""
+        key, number = attempt.numbered("wait", waiter_id or tag)
+        wait = f"{waiter_id}#{number}" if waiter_id and number else waiter_id
         if not wait or wait in (active.run.waits or {}):
-            work = attempt.work
-            mine = (work.waits or {}).get(key)
+            mine = (attempt.work.waits or {}).get(key)
             wait = mine or derived_id(active.run.id, attempt.id, key)[:12]
         question = None
         if waiter_event is not None:
@@ -330,7 +325,7 @@ class Context(Generic[S]):
 
     async def sleep(self, duration: float | timedelta) -> None:
         """Let time pass: seconds or a timedelta. In a durable run the process may come and go."""
-        attempt = self._step("sleep()")
+        attempt = self._step("sleep")
         key = attempt.key("sleep", "")
         wait = derived_id(attempt.active.run.id, attempt.id, key)[:12]
         await attempt.ask(key, None, wait=wait, timeout=_seconds(duration) or 0.0)
@@ -354,7 +349,7 @@ class Context(Generic[S]):
         Raises:
             UnserializableValue: in a durable run, when the value can't be written.
         """
-        attempt = self._step("memo()")
+        attempt = self._step("memo")
         known = attempt.work.answers is not None
         message = await attempt.memo(name, lambda: fn(*args))
         value = message.payload
@@ -377,7 +372,7 @@ class Context(Generic[S]):
             ChildFailed: when the child failed or was cancelled in another process; the child's own
                 exception when it failed in this one.
         """
-        attempt = self._step("run_child()")
+        attempt = self._step("run_child")
         active = attempt.active
         instance = workflow() if isinstance(workflow, type) else workflow
         program = cast(Runnable, instance).compiled()
@@ -403,7 +398,7 @@ class Context(Generic[S]):
             raise ContextStateError(
                 "send_event() called before workflow started. Call workflow.run() first."
             )
-        sent = message_for(active, message, step)
+        sent = message_for(active.definition, active.types, message, step)
         if self._attempt is not None:
             self._attempt.post(sent, route=True)
         else:
@@ -413,7 +408,7 @@ class Context(Generic[S]):
         """Show `ev` to the readers of the run's stream. None does nothing."""
         if ev is None:
             return
-        active = self._run("write_event_to_stream()")
+        active = self._run("write_event_to_stream")
         message = Message(active.types.add(type(ev)), ev)
         if self._attempt is not None:
             self._attempt.post(message, route=False)
@@ -423,14 +418,16 @@ class Context(Generic[S]):
     # --- outside ---------------------------------------------------------------------------------
 
     async def running_steps(self) -> list[str]:
-        """The names of the steps that are running now."""
-        run = self._outside("running_steps()").run
-        return list(dict.fromkeys(work.step for work in run.work.values()))
+        """The names of the steps that are running now; one that waits is not."""
+        work = self._outside("running_steps").run.work.values()
+        return list(dict.fromkeys(w.step for w in work if w.phase == RUNNING or w.partial))
 
     def stream_events(self, *, expose_internal: bool = False) -> AsyncIterator[Event]:
         """The run's stream, from its beginning; see `WorkflowHandler.stream_events`."""
-        from_run = self._outside("stream_events()")
-        return cast("AsyncIterator[Event]", from_run.events(expose_internal=expose_internal))
+        active = self._outside("stream_events")
+        if expose_internal:
+            expose(active)
+        return cast("AsyncIterator[Event]", active.events(expose_internal=expose_internal))
 
     async def get_result(self) -> Any:
         """Deprecated: await the handler instead."""
@@ -439,7 +436,7 @@ class Context(Generic[S]):
             DeprecationWarning,
             stacklevel=2,
         )
-        active = self._outside("get_result()")
+        active = self._outside("get_result")
         await active.ended()
         return result_of(active)
 
@@ -472,7 +469,8 @@ def state_of(active: ActiveRun) -> InMemoryStateStore[Any]:
     store = active.store
     if store is None:
         store = active.store = new_store(active.program)
-    if store.observer is None:
+    if not active.observes:
+        active.observes = True
 
         def observed(edit: StateEdit) -> None:
             attempt = current.get(None)
@@ -489,12 +487,12 @@ def state_of(active: ActiveRun) -> InMemoryStateStore[Any]:
     return store
 
 
-def message_for(active: ActiveRun, event: Event, step: str | None) -> Message:
+def message_for(
+    definition: Definition, types: TypeRegistry, event: Event, step: str | None
+) -> Message:
     """`event` as a message, checked against the steps that may take it."""
-    types = active.types
     kind = type(event)
     tag = types.add(kind)
-    definition = active.definition
     routes = definition.routes.get(tag, ())
     kinds: tuple[str, ...] = ()
     if definition.by_kind:

@@ -15,6 +15,8 @@ from typing_extensions import TypeVar
 
 from stepwell.authoring.events.model import Event, StopEvent
 from stepwell.authoring.program import Ending, Program
+from stepwell.kernel.definition import Definition
+from stepwell.kernel.journal import Entry
 from stepwell.runtime.context import Context
 
 R = TypeVar("R", default=Any)
@@ -56,6 +58,14 @@ class Followed(Protocol):
 
     async def cancel(self, reason: str) -> None:
         """Ask for the run to be cancelled."""
+        ...
+
+    async def started(self) -> None:
+        """Return when the run is there (kept, if it is durable)."""
+        ...
+
+    async def entries(self) -> list[tuple[float, list[Entry]]]:
+        """The run's journal, row by row with times."""
         ...
 
 
@@ -108,6 +118,20 @@ class WorkflowHandler(Generic[R]):
     def run_id(self) -> str:
         """The id of the run."""
         return self._run.run_id
+
+    async def started(self) -> None:
+        """Return when the run has been started: kept, if it is durable. Raises what went wrong."""
+        await self._run.started()
+
+    async def journal_entries(self) -> list[Entry]:
+        """What was decided so far, in order; for drawings and tests. A run in memory has a journal
+        only when it was started with `record=True`: `WorkflowRuntimeError` otherwise."""
+        return [entry for _, entries in await self._run.entries() for entry in entries]
+
+    @property
+    def definition(self) -> Definition:
+        """What is run, as data."""
+        return self._run.program.definition
 
     @property
     def ctx(self) -> Context[Any]:

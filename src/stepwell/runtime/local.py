@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,20 +11,32 @@ from typing import Any
 from stepwell.authoring.events.model import Event, InternalDispatchEvent
 from stepwell.authoring.events.state_store import InMemoryStateStore
 from stepwell.authoring.program import Ending, Program
-from stepwell.errors import RunAlreadyExists
-from stepwell.kernel.inputs import Arrived, ChildEnded, Start
-from stepwell.kernel.journal import ChildStarted
+from stepwell.errors import RunAlreadyExists, WorkflowRuntimeError
+from stepwell.kernel.inputs import Arrived, ChildEnded, Loaded, Start
+from stepwell.kernel.journal import ChildStarted, Entry
 from stepwell.kernel.outcomes import ChildResult, Message
 from stepwell.kernel.run import Run
 from stepwell.runtime.attempt import Attempt
 from stepwell.runtime.clock import SYSTEM, new_run_id
 from stepwell.runtime.context import Context, message_for
+from stepwell.runtime.telemetry import watchers_for
 from stepwell.runtime.turn import ActiveRun
-from stepwell.runtime.watchers import InternalEvents, Verbose
+from stepwell.runtime.watchers import Verbose, expose
 from stepwell.values import Clock
 
 _live: dict[str, ActiveRun] = {}
 """The runs in memory that have not ended, by id. It also keeps them alive."""
+
+
+def _forget_lost() -> None:
+    """Runs whose event loop was closed under them will never end."""
+    for id, active in tuple(_live.items()):
+        if active.loop.is_closed():
+            del _live[id]
+
+
+_loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
+"""The loop of the last run that was started."""
 
 
 def make_context(attempt: Attempt) -> Context[Any]:
@@ -35,18 +49,35 @@ class Gate:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.active = 0
+        self.active: set[LocalRun] = set()
         self.waiting: deque[LocalRun] = deque()
+
+    def full(self) -> bool:
+        """Whether as many runs as may be are active. Those of a closed loop will never end."""
+        if len(self.active) >= self.limit:
+            self.active = {run for run in self.active if not run.active.loop.is_closed()}
+        return len(self.active) >= self.limit
+
+    def let_in(self) -> None:
+        """Begin what waits, as far as there is room."""
+        while self.waiting and not self.full():
+            run = self.waiting.popleft()
+            if not run.active.loop.is_closed():
+                run.begin()
 
 
 class LocalRun:
     """A run in memory, as its handler follows it."""
 
-    __slots__ = ("_start", "active", "gate")
+    __slots__ = ("_saved", "_start", "active", "gate", "record")
 
-    def __init__(self, active: ActiveRun, start: list[Message], gate: Gate | None) -> None:
+    def __init__(
+        self, active: ActiveRun, start: list[Message], gate: Gate | None, saved: bool = False
+    ) -> None:
         self.active = active
+        self._saved = saved
         self.gate = gate
+        self.record: list[tuple[float, list[Entry]]] | None = None
         self._start = start
 
     # --- its life --------------------------------------------------------------------------------
@@ -55,11 +86,14 @@ class LocalRun:
         """Start the run, or wait for the gate to let it in."""
         gate = self.gate
         if gate is not None:
-            if gate.active >= gate.limit:
+            if gate.full():
                 gate.waiting.append(self)
                 return
-            gate.active += 1
+            gate.active.add(self)
         active = self.active
+        if self._saved:
+            active.feed(Loaded(active.clock.now(), ""))
+            return
         first, *more = self._start
         self._start = []
         now = active.clock.now()
@@ -71,9 +105,8 @@ class LocalRun:
         _live.pop(active.run.id, None)
         gate = self.gate
         if gate is not None:
-            gate.active -= 1
-            if gate.waiting:
-                gate.waiting.popleft().begin()
+            gate.active.discard(self)
+            gate.let_in()
 
     # --- what a handler asks ---------------------------------------------------------------------
 
@@ -97,7 +130,7 @@ class LocalRun:
 
     def events(self, *, after: int, expose_internal: bool) -> AsyncIterator[tuple[int, object]]:
         if expose_internal:
-            self.active.watch(InternalEvents())
+            expose(self.active)
         return self._events(after, expose_internal)
 
     async def _events(self, after: int, internal: bool) -> AsyncIterator[tuple[int, object]]:
@@ -110,14 +143,26 @@ class LocalRun:
 
     async def send(self, event: Event, step: str | None, wait: str | None) -> None:
         active = self.active
-        active.arrive(Arrived(active.clock.now(), message_for(active, event, step), wait))
+        active.arrive(
+            Arrived(
+                active.clock.now(), message_for(active.definition, active.types, event, step), wait
+            )
+        )
+
+    async def started(self) -> None:
+        """There is nothing to wait for."""
+
+    async def entries(self) -> list[tuple[float, list[Entry]]]:
+        if self.record is None:
+            raise WorkflowRuntimeError(
+                "this run keeps no journal: start it with run(..., record=True), or on an engine"
+            )
+        return self.record
 
     async def cancel(self, reason: str) -> None:
         gate = self.gate
         if gate is not None and self in gate.waiting:
             gate.waiting.remove(self)
-            gate.active += 1  # given back when it ends, which is at once
-            self.active.run.begun = True
         self.active.cancel(reason)
 
 
@@ -126,38 +171,56 @@ def run_local(
     owner: object,
     start: list[Message],
     *,
+    saved: Run | None = None,
     run_id: str | None = None,
     gate: Gate | None = None,
     store: InMemoryStateStore[Any] | None = None,
     clock: Clock = SYSTEM,
     parent: ActiveRun | None = None,
+    record: bool = False,
 ) -> LocalRun:
     """Run a program in memory, in the running event loop.
 
     Args:
         program: what to run.
         owner: the workflow's instance.
-        start: the start message; more than one for a run that goes on with saved work.
+        start: the start message.
+        saved: the run to go on with, instead of `start`. It keeps its id when that is free.
         run_id: the run's id; made when None.
         gate: limits how many runs are active at once.
         store: the state to begin with.
         clock: the time.
         parent: the run that this one is a part of.
+        record: keep the journal (in memory), for drawings and tests.
 
     Raises:
         RunAlreadyExists: when a run with this id is active.
     """
+    global _loop
+    loop = asyncio.get_running_loop()
+    if _loop is None or _loop() is not loop:
+        _loop = weakref.ref(loop)
+        _forget_lost()
+    if saved is not None and run_id is None and saved.id not in _live:
+        run_id = saved.id
     id = run_id or new_run_id()
     if id in _live:
         raise RunAlreadyExists(id)
-    active = ActiveRun(program, owner, Run(id), clock, make_context, _spawn)
+    run = Run(id) if saved is None else saved
+    run.id = id
+    active = ActiveRun(program, owner, run, clock, make_context, _spawn)
     active.store = store
     active.parent = parent
-    local = LocalRun(active, start, gate)
+    local = LocalRun(active, start, gate, saved is not None)
     _live[id] = active
     active.on_end = local._left  # pyright: ignore[reportPrivateUsage]
     if program.verbose:
         active.watch(Verbose())
+    for watcher in watchers_for(program):
+        active.watch(watcher)
+    if record:
+        local.record = []
+        active.record = local.record
     local.begin()
     return local
 

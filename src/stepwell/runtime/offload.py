@@ -37,7 +37,9 @@ def _serve(sender: Connection) -> None:
     try:
         sender.send(answer)
     except Exception as error:  # the result does not survive the way back
-        sender.send((False, ExecutionRefused(_name(func), f"its result can't be sent: {error}")))
+        sender.send(
+            (False, ExecutionRefused(_name(func), "process", f"its result can't be sent: {error}"))
+        )
     sender.close()
 
 
@@ -58,7 +60,7 @@ async def run_in_process(
         ForkingPickler.dumps((func, dict(kwargs)))
     except Exception as error:
         reason = f"it can't be sent to another process: {error}"
-        raise ExecutionRefused(step, reason) from error
+        raise ExecutionRefused(step, "process", reason) from error
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe()
     process = context.Process(target=_serve, args=(sender,), daemon=True, name=f"stepwell-{step}")
@@ -86,7 +88,7 @@ async def run_in_process(
         except (EOFError, ConnectionResetError):
             await loop.run_in_executor(None, process.join)
             raise ExecutionRefused(
-                step, f"its process died with exit code {process.exitcode}"
+                step, "process", f"its process died with exit code {process.exitcode}"
             ) from None
     finally:
         if process.is_alive():

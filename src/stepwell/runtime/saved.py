@@ -1,9 +1,10 @@
 """A run as JSON values: snapshots for stores, and the dictionaries of `Context.to_dict`.
 
 A snapshot holds the kernel's state of a run exactly. It is written by the classes below, which are
-all it may name: reading one makes nothing but these. A saved context holds less: the user's state
-and the work that is owed, so that it can be put into a new run, of newer code too; what was running
-is done again from its start.
+all it may name: reading one makes nothing but these. A saved context is such a snapshot and the
+user's state beside it; a run that goes on with it starts what was running again from its top, as
+after a crash, and keeps what the steps had already got: answers, memos, half-filled collections.
+Child runs are not in it: they are started anew.
 """
 
 from __future__ import annotations
@@ -17,10 +18,22 @@ from typing import Any, cast
 from stepwell.authoring.events.serializers import BaseSerializer
 from stepwell.authoring.events.state_store import InMemoryStateStore
 from stepwell.authoring.program import Program, TypeRegistry
-from stepwell.kernel.decide import JOINED
-from stepwell.kernel.journal import ScopeEntered
+from stepwell.kernel.decide import JOINED, advance
+from stepwell.kernel.inputs import Arrived
+from stepwell.kernel.journal import RunStarted, ScopeEntered, WaitEnded, WorkBegun
 from stepwell.kernel.outcomes import Message
-from stepwell.kernel.run import Buffer, JoinState, Phase, Run, StepState, Stream, Wait, Work
+from stepwell.kernel.run import (
+    Buffer,
+    JoinState,
+    Phase,
+    Run,
+    StepState,
+    Stream,
+    Wait,
+    Work,
+    evolve,
+)
+from stepwell.runtime.clock import SYSTEM
 from stepwell.runtime.codec import read_message, write_message
 from stepwell.values import ErrorInfo, RunStatus
 
@@ -102,7 +115,12 @@ def _read(data: Any, types: TypeRegistry) -> object:
         case "c" if value == "ErrorInfo":
             return ErrorInfo(*rest[0][1])
         case "c":
-            return _PARTS[value](*(_read(v, types) for v in rest[0][1]))
+            part = _PARTS[value]
+            made = object.__new__(part)  # not every field is an argument of its maker
+            values = [_read(v, types) for v in rest[0][1]]
+            for field, item in zip(fields(part), values, strict=False):
+                setattr(made, field.name, item)
+            return made
         case _:
             raise ValueError(f"a snapshot can't hold {kind!r}")
 
@@ -128,19 +146,13 @@ def save(
     program: Program,
     run: Run | None,
     store: InMemoryStateStore[Any] | None,
-    is_running: bool,
-    staged: list[Message] | None,
     serializer: BaseSerializer | None,
 ) -> dict[str, Any]:
-    """What `Context.to_dict` gives."""
-    types = program.types
-    owed: list[Any] = []
-    for message in staged or (owed_by(run) if is_running and run is not None else ()):
-        joined = message.tag == JOINED
-        parts = cast("tuple[Message, ...]", message.payload) if joined else (message,)
-        rows = [json.loads(write_message(m, types)) for m in parts]
-        owed.append({"step": message.to, "input": rows, "join": joined})
-    saved: dict[str, Any] = {"version": VERSION, "is_running": is_running, "owed": owed}
+    """What `Context.to_dict` gives; `run` is the one to go on with, None when there is none."""
+    saved: dict[str, Any] = {"version": VERSION, "is_running": run is not None}
+    if run is not None:
+        saved["run"] = snapshot(run, program.types)
+        saved["timeout"] = program.definition.timeout
     if store is not None:
         saved["state"] = store.to_dict(serializer or program.serializer)
     return saved
@@ -148,8 +160,8 @@ def save(
 
 def load_saved(
     data: Mapping[str, Any], program: Program, serializer: BaseSerializer | None
-) -> tuple[InMemoryStateStore[Any] | None, list[Message] | None]:
-    """The state and the owed work of a saved context. Raises KeyError or ValueError."""
+) -> tuple[InMemoryStateStore[Any] | None, Run | None]:
+    """The state of a saved context, and the run to go on with. Raises KeyError or ValueError."""
     version = data.get("version", 0)
     if not isinstance(version, int) or version > VERSION:
         raise ValueError(f"Cannot load serialized workflow context with version={version!r}.")
@@ -161,26 +173,86 @@ def load_saved(
         return store, None
     if version < VERSION:
         return store, _from_workers(data, program, serializer)
-    owed: list[Message] = []
-    for item in cast("list[dict[str, Any]]", data["owed"]):
-        messages = [read_message(row, program.types) for row in item["input"]]
-        if item.get("join"):
-            owed.append(Message(JOINED, tuple(messages), item["step"]))
-        else:
-            messages[0].to = item.get("step")
-            owed.append(messages[0])
-    return store, owed
+    run = restore(data["run"], program.types)
+    for work in run.work.values():
+        if work.step not in program.definition.by_name:
+            raise ValueError(
+                f"the saved run owes work of step {work.step!r}, which "
+                f"{program.definition.name!r} does not have"
+            )
+    _revive(run, program, data.get("timeout"))
+    return store, run
+
+
+def _revive(run: Run, program: Program, timeout: float | None) -> None:
+    """Make a run out of a snapshot that can be loaded: one that was cancelled is alive again, its
+    deadline is that of the program, and children, which are gone, will be asked for anew."""
+    run.ended = run.result = run.error = run.failed_step = None
+    run.failed_after = (0, 0.0)
+    now = program.definition.timeout
+    if now is None:
+        run.deadline = None
+    elif run.deadline is None or timeout is None:
+        run.deadline = run.at + now
+    else:
+        run.deadline += now - timeout
+    for wait in tuple((run.waits or {}).values()):
+        if wait.child is not None and wait.work:
+            evolve(run, WaitEnded(wait.id, wait.work))
+            work = run.work[wait.work]
+            answers = dict(work.answers or {})
+            del answers[wait.key]
+            work.answers = answers or None
+            if not work.partial:
+                evolve(run, WorkBegun(work.id, run.at))
 
 
 def _from_workers(
     data: Mapping[str, Any], program: Program, serializer: BaseSerializer | None
-) -> list[Message]:
-    """The owed work of contexts in the formats 1 and 2: queues and what was in progress."""
+) -> Run:
+    """The run of a context in the formats 1 and 2: queues, what was in progress, what was
+    collected and what was waited for."""
+    if any(data.get(part) for part in ("streams", "collection_release_states")):
+        raise ValueError(
+            f"the context was saved in format {data['version']} while a list of events was being "
+            "worked on, which can't be taken over; let such runs finish first"
+        )
     reader = serializer or program.serializer
-    owed: list[Message] = []
+    types = program.types
+    run = Run("")
+    at = SYSTEM.now()
+    timeout = program.definition.timeout
+    evolve(run, RunStarted(at, None if timeout is None else at + timeout))
+
+    def message(text: str, step: str | None = None) -> Message:
+        event = reader.deserialize(text)
+        return Message(types.add(type(event)), event, step)
+
     for step, worker in cast("dict[str, dict[str, Any]]", data.get("workers", {})).items():
-        rows = [item["event"] for item in worker.get("queue", ())]
-        for row in (*rows, *worker.get("in_progress", ())):
-            event = reader.deserialize(row)
-            owed.append(Message(program.types.add(type(event)), event, step))
-    return owed
+        if step not in program.definition.by_name:
+            continue
+        rows: list[Any] = [*worker.get("queue", ()), *worker.get("in_progress", ())]
+        waiters = cast("list[dict[str, Any]]", worker.get("collected_waiters", ()))
+        rows += [row["event"] for row in waiters]
+        for row in rows:
+            text = row if isinstance(row, str) else row["event"]
+            advance(program.definition, run, Arrived(at, message(text, step)))
+        for row in waiters:
+            if row.get("resolved_event"):
+                advance(program.definition, run, Arrived(at, message(row["resolved_event"])))
+        for name, texts in cast("dict[str, list[str]]", worker.get("collected_events", {})).items():
+            _fill_buffer(run, step, name, [message(text) for text in texts])
+    return run
+
+
+def _fill_buffer(run: Run, step: str, name: str, members: list[Message]) -> None:
+    if not members:
+        return
+    buffer = Buffer()
+    for member in members:
+        buffer.last += 1
+        buffer.members[buffer.last] = member
+        buffer.by_tag.setdefault(member.tag, {})[buffer.last] = None
+    if run.buffers is None:
+        run.buffers = {}
+    run.buffers[(step, name)] = buffer

@@ -25,9 +25,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, Protocol, cast
 
-from stepwell.authoring.program import FREE, Ending, Program, TypeRegistry
 from stepwell.authoring.events.model import InternalDispatchEvent
 from stepwell.authoring.events.state_store import InMemoryStateStore
+from stepwell.authoring.program import FREE, Ending, Program, TypeRegistry
 from stepwell.errors import StepTimeoutError
 from stepwell.kernel.decide import decide
 from stepwell.kernel.inputs import Arrived, Attempted, CancelAsked, Due, Input, Wrote
@@ -38,6 +38,7 @@ from stepwell.kernel.journal import (
     Published,
     RunEnded,
     RunParked,
+    RunResumed,
     ScopeEntered,
     WaitEnded,
     WaitOpened,
@@ -80,8 +81,8 @@ class Watcher(Protocol):
 class Ledger(Protocol):
     """Keeps the entries of a durable run, and then has them performed."""
 
-    def enter(self, entries: list[Entry]) -> None:
-        """Commit `entries`, then call `ActiveRun.perform` with them."""
+    def enter(self, entries: list[Entry], at: float) -> None:
+        """Commit `entries`, decided at `at`, then call `ActiveRun.perform` with them."""
         ...
 
     async def settled(self) -> None:
@@ -130,12 +131,14 @@ class ActiveRun:
         "ending",
         "ledger",
         "loop",
+        "observes",
         "make_context",
         "on_end",
         "owner",
         "parent",
         "program",
         "programs",
+        "record",
         "run",
         "spawn",
         "store",
@@ -171,8 +174,10 @@ class ActiveRun:
         self.parent: ActiveRun | None = None
         self.programs: dict[str, tuple[Program, object]] | None = None
         self.store: InMemoryStateStore[Any] | None = None
+        self.observes = False  # whether edits of the store are noted for this run
         self.stream = StreamLog()
         self.watchers: list[Watcher] | None = None
+        self.record: list[tuple[float, list[Entry]]] | None = None
         self.ending: Ending | None = None
         self.on_end: Callable[[ActiveRun], None] | None = None
         self._waiters: list[asyncio.Future[None]] | None = None
@@ -191,15 +196,20 @@ class ActiveRun:
             EVOLVE[type(entry)](run, entry)
             entries.append(entry)
         if self.ledger is None:
+            if self.record is not None:
+                self.record.append((input.at, entries))
             self.perform(entries)
         elif entries:
-            self.ledger.enter(entries)
+            self.ledger.enter(entries, input.at)
 
     def perform(self, entries: Iterable[Entry]) -> None:
         """Do what was decided (and is safe, if the run is durable)."""
         run = self.run
         ended = False
         for entry in entries:
+            if self.watchers:
+                for watcher in self.watchers:
+                    watcher.decided(self, entry)
             kind = type(entry)
             if kind is WorkAdded:
                 added = cast(WorkAdded, entry)
@@ -212,9 +222,6 @@ class ActiveRun:
                 if act is not None:
                     act(self, entry)
                     ended = ended or kind is RunEnded
-            if self.watchers:
-                for watcher in self.watchers:
-                    watcher.decided(self, entry)
         if run.timers is not None or self._armed is not None:
             self._arm()
         if ended:
@@ -348,9 +355,23 @@ class ActiveRun:
             if over or attempt.id not in self.run.work:
                 self._stop(attempt)
         if not isinstance(entry, RunParked) and self.children:
-            for child in self.children:
+            for child in tuple(self.children):  # an ended child leaves the list
                 if child.run.id in entry.cancel:
                     child.cancel("its parent ended")
+
+    def stop_bodies(self) -> list[asyncio.Task[None]]:
+        """Stop every body without a word to the kernel: the run is let go of. Returns the tasks
+        that are still to end."""
+        tasks = [a.task for a in self.attempts.values() if a.task is not None]
+        for attempt in tuple(self.attempts.values()):
+            self._stop(attempt)
+        return [task for task in tasks if task is not asyncio.current_task()]
+
+    def disarm(self) -> None:
+        """Forget the timer: someone else sees to the run's time."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = self._armed = None
 
     def cancel(self, reason: str) -> None:
         """Ask for the run to be cancelled."""
@@ -359,9 +380,7 @@ class ActiveRun:
     def _finish_run(self) -> None:
         run = self.run
         assert run.ended is not None  # noqa: S101 - said by the entry that led here
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = self._armed = None
+        self.disarm()
         self.ending = Ending(run.ended, run.result, run.error, run.failed_step, *run.failed_after)
         final = self.program.final(self.ending)
         if final is not None:
@@ -437,15 +456,16 @@ class ActiveRun:
                         self._hand_over()
                     result = await Rest(body, context, waiting)
                 outcome = handler.outcome(result)
-                if self.durable:
-                    self._prepare_outcome(outcome)
-                    if attempt.edits:
-                        edits = self._edited(attempt)
                 if attempt.expired:  # and its body would not stop for it
                     outcome = self._failed(attempt, self._timeout_of(attempt))
+                elif self.durable:
+                    self._prepare_outcome(outcome)
+                    edits = self._edited(attempt)
             except asyncio.CancelledError as error:
                 if attempt.dead:
-                    return
+                    if task.cancelling():
+                        return
+                    continue  # its own doing: what it did ended it before it ever paused
                 edits = ()
                 if attempt.expired:
                     outcome = self._failed(attempt, self._timeout_of(attempt))
@@ -457,6 +477,12 @@ class ActiveRun:
             except Exception as error:
                 edits = ()
                 outcome = self._failed(attempt, error)
+            except (GeneratorExit, KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # a user's own; none of ours to let the run hang for
+                edits = ()
+                attempt.drop_unsent()
+                outcome = Fail(ErrorInfo.of(error), None, final=True)
             # What this makes begin is for this runner, unless it was told to stop.
             self._runs = not attempt.expired
             try:
@@ -478,13 +504,13 @@ class ActiveRun:
         if attempt.dead:
             return
         del self.attempts[attempt.id]
+        if self.watchers:
+            for watcher in self.watchers:
+                watcher.finished(self, attempt, outcome)
         if attempt.outbox:
             attempt.flush()
         if attempt.edits and type(outcome) is Fail:
             self._undo(attempt)
-        if self.watchers:
-            for watcher in self.watchers:
-                watcher.finished(self, attempt, outcome)
         self.feed(Attempted(self.clock.now(), attempt.id, outcome, edits))
 
     def broken(self, bug: Exception) -> None:
@@ -499,10 +525,10 @@ class ActiveRun:
 
     def _edited(self, attempt: Attempt) -> list[Json]:
         """What the attempt changed in the run's state, as a JSON patch."""
-        patch: list[Json] = []
-        for edit in attempt.edits or ():
-            patch.extend(cast("list[Json]", edit.patch(self.program.serializer)))
-        return patch
+        store = self.store
+        if store is None or not attempt.edits:
+            return []
+        return cast("list[Json]", store.patch(attempt.edits, self.program.serializer))
 
     def _undo(self, attempt: Attempt) -> None:
         """Take back what a failed attempt changed, where nobody built on it since."""
@@ -547,5 +573,6 @@ _PERFORM: dict[type, Callable[[ActiveRun, Any], None]] = {
     AttemptExpired: ActiveRun._expired,  # pyright: ignore[reportPrivateUsage]
     ScopeEntered: ActiveRun._stop_what_is_not_owed,  # pyright: ignore[reportPrivateUsage]
     RunEnded: ActiveRun._stop_what_is_not_owed,  # pyright: ignore[reportPrivateUsage]
+    RunResumed: lambda run, _: run.resume(),
     RunParked: ActiveRun._stop_what_is_not_owed,  # pyright: ignore[reportPrivateUsage]
 }

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 from stepwell.authoring.events.model import (
+    CollectionReleaseEvent,
+    StepFailedEvent,
     StepState,
     StepStateChanged,
     UnhandledEvent,
@@ -17,12 +20,16 @@ from stepwell.kernel.journal import (
     RunEnded,
     Unhandled,
     WaitEnded,
+    WaitOpened,
     WorkAdded,
 )
-from stepwell.kernel.outcomes import Complete, Emit, Fail, Message, Outcome
-from stepwell.runtime.attempt import Attempt
-from stepwell.runtime.turn import ActiveRun
+from stepwell.kernel.outcomes import Complete, Emit, Fail, Failure, Message, Outcome
+from stepwell.kernel.run import DELAYED
 from stepwell.values import RunStatus
+
+if TYPE_CHECKING:
+    from stepwell.runtime.attempt import Attempt
+    from stepwell.runtime.turn import ActiveRun
 
 verbose_log = logging.getLogger("stepwell.verbose")
 
@@ -54,16 +61,25 @@ class Workers:
 
 
 def _input_type(message: Message | tuple[Message, ...]) -> type:
-    return tuple if isinstance(message, tuple) else type(message.payload)
+    if isinstance(message, tuple):
+        return CollectionReleaseEvent
+    kind = type(message.payload)
+    return StepFailedEvent if kind is Failure else kind
 
 
 def _output(outcome: Outcome) -> object:
-    """The event that a body returned, None when it returned none."""
+    """The event that a body returned (the first, of a list), None when it returned none."""
     if isinstance(outcome, Emit) and outcome.messages:
         return outcome.messages[0].payload
     if isinstance(outcome, Complete):
         return outcome.result.payload
     return None
+
+
+def expose(run: ActiveRun) -> None:
+    """Have the readers of the run's stream shown what happens inside it, from now on."""
+    if not any(isinstance(watcher, InternalEvents) for watcher in run.watchers or ()):
+        run.watch(InternalEvents())
 
 
 class InternalEvents:
@@ -82,7 +98,7 @@ class InternalEvents:
         worker = self._workers.of(attempt)
         self._workers.free(attempt)
         output = _output(outcome)
-        name = None if output is None else str(type(output))
+        name = None if isinstance(outcome, Fail) else str(type(output))
         given = str(_input_type(attempt.work.message))
         self._state(run, attempt.step, _NOT_RUNNING, worker, given, name)
 
@@ -92,6 +108,13 @@ class InternalEvents:
             if not entry.begun:
                 given = _input_type(entry.message).__name__
                 self._state(run, entry.step, _PREPARING, "<enqueued>", given)
+        elif isinstance(entry, WaitOpened):
+            attempt = run.attempts.get(entry.work)
+            if attempt is not None and attempt.work.waits and len(attempt.work.waits) == 1:
+                worker = self._workers.of(attempt)
+                self._workers.free(attempt)
+                given = str(_input_type(attempt.work.message))
+                self._state(run, attempt.step, _NOT_RUNNING, worker, given)
         elif isinstance(entry, Unhandled):
             payload = entry.message.payload
             kind = type(payload)
@@ -105,7 +128,8 @@ class InternalEvents:
             )
 
     def idle(self, run: ActiveRun) -> None:
-        if not self._idle:
+        delayed = any(work.phase == DELAYED for work in run.run.work.values())
+        if not self._idle and not delayed:
             self._idle = True
             run.publish(WorkflowIdleEvent())
 

@@ -1,0 +1,783 @@
+"""The engine: start, signal, cancel, get, list, stream. All that surfaces call.
+
+An engine has a store and, when it is given workflows, is a worker too: it advances their runs in
+the loop that it was started in. Without workflows it only looks and speaks (a command line tool).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any, Protocol, Self, cast
+
+from stepwell.authoring.events.model import Event
+from stepwell.authoring.events.state_store import InMemoryStateStore
+from stepwell.authoring.program import Program
+from stepwell.errors import (
+    NoPendingQuestion,
+    RunNotFound,
+    StoreError,
+    WorkflowNotRegistered,
+    WorkflowRuntimeError,
+)
+from stepwell.kernel.inputs import Arrived, Edited, ResumeAsked, Start
+from stepwell.kernel.journal import Entry, RunEnded
+from stepwell.kernel.outcomes import Message
+from stepwell.kernel.run import Run
+from stepwell.runtime import codec
+from stepwell.runtime.clock import SYSTEM, new_run_id
+from stepwell.runtime.context import Context
+from stepwell.runtime.fork import cut, replaced
+from stepwell.runtime.handler import WorkflowHandler
+from stepwell.runtime.ledger import RunLedger
+from stepwell.runtime.stored import StoredRun, StreamItem, read_stream
+from stepwell.runtime.views import RunInfo, Why, run_info, why_of
+from stepwell.runtime.worker import Worker, misfit_of
+from stepwell.stores.base import Commit, NewMessage, NewRun, RunFilter, Store
+from stepwell.stores.registry import open_store
+from stepwell.values import Clock, ErrorInfo, Json, RunStatus
+
+logger = logging.getLogger("stepwell")
+
+
+class Startable(Protocol):
+    """A workflow instance, of whatever style."""
+
+    def compiled(self) -> Program:
+        """Its program."""
+        ...
+
+
+class Engine:
+    """Durable runs on a store.
+
+    Args:
+        store: where runs are kept: a URL (`sqlite:///file.db`, `sqlite:////abs/file.db`,
+            `memory://`) or a `Store`. A `memory://` store survives nothing, and says so.
+        workflows: instances whose runs this engine advances. `start` and `run(engine=...)` add
+            theirs.
+        name: what this worker is called in listings; the host's name by default.
+        lease: seconds after which others may take over the runs of a worker that fell silent.
+        poll: seconds between looks for other processes' changes, at the latest.
+        release_after: seconds after which a run that only waits is let go of from memory.
+        max_active: how many runs are held in memory at once.
+        snapshot_every: journal rows of a run between two snapshots of it.
+        clock: the time; another one for tests.
+        worker: False makes an engine that never claims runs, even of known workflows.
+
+    Raises:
+        ValueError: the store's URL names no store, or a number is out of range.
+        StoreError: on entering: the store can't be opened; the text says why and what to do.
+
+    Example:
+        >>> import asyncio
+        >>> from stepwell import Engine, Workflow, step
+        >>> from stepwell.events import StartEvent, StopEvent
+        >>> class Hello(Workflow):
+        ...     @step
+        ...     async def greet(self, ev: StartEvent) -> StopEvent:
+        ...         return StopEvent(result=f"Hello {ev.name}")
+        >>> async def main() -> str:
+        ...     async with Engine("memory://") as engine:
+        ...         return await Hello().run(name="Ada", engine=engine)
+        >>> asyncio.run(main())
+        'Hello Ada'
+    """
+
+    def __init__(
+        self,
+        store: str | Store = "sqlite:///stepwell.db",
+        workflows: Iterable[Startable] = (),
+        *,
+        name: str | None = None,
+        lease: float = 15.0,
+        poll: float = 0.25,
+        release_after: float = 60.0,
+        max_active: int = 10_000,
+        snapshot_every: int = 1000,
+        clock: Clock = SYSTEM,
+        worker: bool = True,
+    ) -> None:
+        for value, what in ((lease, "lease"), (poll, "poll"), (max_active, "max_active")):
+            if value <= 0:
+                raise ValueError(f"{what} must be above 0, got {value!r}")
+        self._store = open_store(store)
+        self._clock = clock
+        self._worker = Worker(
+            self._store,
+            clock,
+            name or socket.gethostname(),
+            lease=lease,
+            poll=poll,
+            release_after=release_after,
+            max_active=max_active,
+            snapshot_every=snapshot_every,
+            claims=worker,
+        )
+        self._starting: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        for workflow in workflows:
+            self.register(workflow)
+
+    # --- its life --------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        await self.start_up()
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self.stop()
+
+    async def start_up(self) -> None:
+        """Open the store, take over what dead processes of this machine left, and begin work.
+        Done once; entering the engine does it, and so does the first call that needs it."""
+        loop = asyncio.get_running_loop()
+        if self._starting is None:
+            self._loop = loop
+            self._starting = loop.create_task(self._start_up())
+        elif self._loop is not loop:
+            raise RuntimeError(
+                "this engine was started in another event loop; make one engine for each loop"
+            )
+        await asyncio.shield(self._starting)
+
+    async def _start_up(self) -> None:
+        await self._store.open()
+        if self._store.durability == "none":
+            logger.warning(
+                "stepwell keeps runs in memory only (%s): they survive nothing", self.url
+            )
+        else:
+            logger.info("stepwell keeps runs in %s (%s)", self.url, self._store.durability)
+        await self._worker.start()
+
+    async def stop(self, grace: float = 2.0) -> None:
+        """Stop: claim nothing more, let bodies that are running end within `grace` seconds, let go
+        of all runs (others, or the next start, go on with them), close the store."""
+        starting, self._starting = self._starting, None
+        if starting is None:
+            return
+        try:
+            await starting
+        except StoreError:
+            await self._store.close()
+            return
+        try:
+            await self._worker.stop(grace)
+            for _, owner in self._worker.programs.values():
+                manager = getattr(owner, "resource_manager", None)
+                if manager is not None:
+                    await manager.aclose()
+        finally:
+            await self._store.close()
+
+    @property
+    def url(self) -> str:
+        """Where the runs are kept, without secrets."""
+        return self._store.url
+
+    @property
+    def durability(self) -> str:
+        """What a committed step survives: "none", "process" (a crash) or "power" (a power cut)."""
+        return self._store.durability
+
+    @property
+    def store(self) -> Store:
+        """The store."""
+        return self._store
+
+    @property
+    def worker_id(self) -> str:
+        """The id under which this engine holds runs."""
+        return self._worker.id
+
+    def register(self, workflow: Startable) -> None:
+        """Let this engine advance runs of `workflow`."""
+        validate = getattr(workflow, "_ensure_valid", None)
+        if callable(validate):
+            validate()
+        self._worker.know(workflow.compiled(), workflow)
+
+    @property
+    def workflows(self) -> dict[str, Program]:
+        """The programs that this engine knows, by workflow name."""
+        return {name: program for name, (program, _) in self._worker.programs.items()}
+
+    def _program(self, name: str) -> tuple[Program, object]:
+        found = self._worker.programs.get(name)
+        if found is None:
+            raise WorkflowNotRegistered(name, sorted(self._worker.programs))
+        return found
+
+    # --- starting --------------------------------------------------------------------------------
+
+    def begin(
+        self,
+        owner: object,
+        program: Program,
+        messages: Sequence[Message],
+        *,
+        run_id: str | None = None,
+        key: str | None = None,
+        correlation: str | None = None,
+        priority: int = 0,
+        store: InMemoryStateStore[Any] | None = None,
+        ctx: Context[Any] | None = None,
+    ) -> WorkflowHandler[Any]:
+        """Start a run of a program (what `Workflow.run(engine=...)` calls): at once, in the
+        running loop; its first commit is on its way when this returns."""
+        self._worker.know(program, owner)
+        id = run_id or new_run_id()
+        stored = StoredRun(self._worker, program, id)
+        beginning = asyncio.get_running_loop().create_task(
+            self._begin(stored, owner, messages, key, correlation, priority, store, ctx)
+        )
+        stored.follow(beginning)
+        return WorkflowHandler(stored)
+
+    async def _begin(
+        self,
+        stored: StoredRun,
+        owner: object,
+        messages: Sequence[Message],
+        key: str | None,
+        correlation: str | None,
+        priority: int,
+        store: InMemoryStateStore[Any] | None,
+        ctx: Context[Any] | None,
+    ) -> None:
+        await self.start_up()
+        program = stored.program
+        types = program.types
+        for message in messages:
+            message.data = message.data or types.dumps(message.payload, where=message.tag)
+        now = self._clock.now()
+        definition = program.definition
+        new = NewRun(
+            stored.run_id,
+            definition.name,
+            now,
+            version=definition.version,
+            key=key,
+            correlation=correlation,
+            priority=priority,
+        )
+        if key is not None and (other := await self._store.find(definition.name, key)):
+            stored.run_id = other
+            return
+        worker = self._worker
+        limit = getattr(owner, "num_concurrent_runs", None)
+        if limit is not None or len(worker.runs) >= worker.max_active:
+            # Its turn may be later: it is created first, and claimed when there is room.
+            start = codec.encode_message(messages[0], types)
+            stored.run_id = await self._store.create(
+                NewRun(
+                    new.id,
+                    new.workflow,
+                    now,
+                    version=new.version,
+                    start=start,
+                    key=key,
+                    correlation=correlation,
+                    priority=priority,
+                )
+            )
+            worker.wake()
+            return
+        ledger = RunLedger(worker, new.id, 1, 0, create=new)
+        active = worker.adopt(program, owner, Run(new.id), ledger, None)
+        stored.active = active
+        if ctx is not None:
+            ctx.attach(active)
+        active.feed(Start(now, messages[0]))
+        if store is not None:
+            edits = [
+                {"op": "add", "path": f"/{_pointer(k)}", "value": v}
+                for k, v in store.encoded(program.serializer).items()
+            ]
+            if edits:
+                active.feed(Edited(now, cast("list[Json]", edits)))
+            active.store = store
+            store.observer = None
+        for message in messages[1:]:
+            active.feed(Arrived(now, message))
+        await ledger.settled_or_lost()
+        refusal = worker.refusals.pop(new.id, None)
+        if refusal is not None:
+            raise refusal
+        other = worker.redirects.pop(new.id, None)
+        if other is not None:
+            stored.run_id = other
+            stored.active = None
+
+    async def start(
+        self,
+        workflow: str | type | Startable,
+        start_event: object = None,
+        /,
+        *,
+        run_id: str | None = None,
+        key: str | None = None,
+        correlation: str | None = None,
+        priority: int = 0,
+        **fields: Any,
+    ) -> WorkflowHandler[Any]:
+        """Start a run; it is kept when this returns.
+
+        Args:
+            workflow: a workflow class, an instance, or the name of a registered one.
+            start_event: what starts it; without one it is made of `fields`.
+            run_id: the run's id; made when None.
+            key: idempotency key: a second start of this workflow with the same key starts
+                nothing and gives the run of the first.
+            correlation: a word of yours to find the run by.
+            priority: higher is claimed first when there is more to do than room.
+            **fields: the fields of the start event.
+
+        Returns:
+            The run's handler.
+
+        Raises:
+            WorkflowNotRegistered: no workflow of this name is known.
+            WorkflowRuntimeError: the start event can't be made of `fields`.
+            RunAlreadyExists: there is a run with this id.
+            UnserializableValue, ValueTooLarge: the start event can't be kept; names the field.
+            StoreError: the store refused.
+        """
+        await self.start_up()
+        program, owner = self._resolve(workflow)
+        if start_event is None:
+            message = program.start(fields)
+        else:
+            message = Message(program.types.add(type(start_event)), start_event)
+        handler = self.begin(
+            owner,
+            program,
+            [message],
+            run_id=run_id,
+            key=key,
+            correlation=correlation,
+            priority=priority,
+        )
+        await handler.started()
+        return handler
+
+    def _resolve(self, workflow: str | type | Startable) -> tuple[Program, object]:
+        if isinstance(workflow, str):
+            return self._program(workflow)
+        owner = cast(Startable, workflow() if isinstance(workflow, type) else workflow)
+        program = owner.compiled()
+        known = self._worker.programs.get(program.definition.name)
+        if known is not None and isinstance(workflow, type):
+            return known
+        self.register(owner)
+        return program, owner
+
+    # --- looking ---------------------------------------------------------------------------------
+
+    async def get(self, run_id: str) -> RunInfo:
+        """The run as it is now. Raises `RunNotFound`."""
+        await self.start_up()
+        row = await self._store.get(run_id)
+        if row is None:
+            raise RunNotFound(run_id)
+        return run_info(row, json.loads(row.detail) if row.detail else {})
+
+    async def list(
+        self,
+        *,
+        workflow: str | None = None,
+        status: Sequence[RunStatus | str] | RunStatus | str | None = None,
+        parent: str | None = None,
+        correlation: str | None = None,
+        since: float | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> tuple[list[RunInfo], str | None]:
+        """Runs, newest first, and the cursor of the next page (None on the last).
+
+        Args:
+            workflow, parent, correlation: only runs of it, under it, with it.
+            status: only runs with this status, or one of these.
+            since: only runs created at or after this time (seconds since the epoch).
+            limit: how many at the most.
+            after: the cursor of the page before.
+        """
+        await self.start_up()
+        wanted = None
+        if status is not None:
+            several = [status] if isinstance(status, str) else status
+            wanted = [RunStatus(s) for s in several]
+        page = await self._store.list(
+            RunFilter(workflow, wanted, parent, correlation, since, limit, after)
+        )
+        rows = [run_info(r, json.loads(r.detail) if r.detail else {}) for r in page.rows]
+        return rows, page.cursor
+
+    async def counts(self) -> dict[tuple[str, RunStatus], int]:
+        """How many runs there are, by workflow and status."""
+        await self.start_up()
+        return await self._store.counts()
+
+    async def handler(self, run_id: str) -> WorkflowHandler[Any]:
+        """A handler for a run that is already there. Raises `RunNotFound`, and
+        `WorkflowNotRegistered` when its workflow is not known here."""
+        info = await self.get(run_id)
+        program, _ = self._program(info.workflow)
+        stored = StoredRun(self._worker, program, run_id)
+        await stored.look()
+        return WorkflowHandler(stored)
+
+    async def result(self, run_id: str) -> Any:
+        """Wait for the run's end and give its result, or raise what it failed with."""
+        return await (await self.handler(run_id))
+
+    async def stream(self, run_id: str, *, after: str | None = None) -> AsyncIterator[StreamItem]:
+        """The run's stream: published events with a cursor each, the last one how it ended.
+
+        Args:
+            run_id: the run.
+            after: the cursor of the last item that was seen; the stream goes on behind it.
+        """
+        info = await self.get(run_id)
+        program, _ = self._program(info.workflow)
+        async for item in read_stream(self._worker, program, run_id, after):
+            yield item
+
+    async def journal(self, run_id: str, after: int = 0) -> list[tuple[int, float, list[Json]]]:
+        """The run's journal as JSON: (row, time, entries). Needs no code of the workflow."""
+        await self.get(run_id)
+        found: list[tuple[int, float, list[Json]]] = []
+        while rows := await self._store.read(run_id, after):
+            whole = [(row, await self._worker.whole(row.data)) for row in rows]
+            found += [(row.seq, row.at, json.loads(data)) for row, data in whole]
+            after = rows[-1].seq
+        return found
+
+    async def entries(self, run_id: str) -> list[Entry]:
+        """The run's journal as entries. Raises `WorkflowNotRegistered` for an unknown workflow."""
+        info = await self.get(run_id)
+        program, _ = self._program(info.workflow)
+        stored = StoredRun(self._worker, program, run_id)
+        return [entry for _, entries in await stored.entries() for entry in entries]
+
+    async def why(self, run_id: str) -> Why:
+        """What the run waits for, since when, and what would move it."""
+        info = await self.get(run_id)
+        run: Run | None = None
+        definition = None
+        found = self._worker.programs.get(info.workflow)
+        if found is not None and not info.status.terminal and info.status is not RunStatus.PARKED:
+            definition = found[0].definition
+            run = await self._folded(run_id, found[0])
+        if info.status in (RunStatus.QUEUED, RunStatus.RUNNING) and info.owner is None:
+            workers = await self._store.workers()
+            now = self._clock.now()
+            if not any(info.workflow in w.workflows and w.until > now for w in workers):
+                return Why(
+                    info.status,
+                    f"{info.status.value}, but no live worker knows workflow {info.workflow!r}: "
+                    "start one that has it (`stepwell worker module:Workflow`).",
+                )
+        return why_of(info, run, definition, self._clock.now())
+
+    async def _folded(self, run_id: str, program: Program) -> Run:
+        loaded = await self._store.load(run_id)
+        if loaded is None:
+            raise RunNotFound(run_id)
+        run, _ = await self._worker.fold(loaded, program)
+        return run
+
+    async def check(self) -> list[tuple[RunInfo, str | None]]:
+        """For every live run of a known workflow: whether it fits the code that is loaded; None
+        when it does, a sentence when it does not."""
+        await self.start_up()
+        live = [s for s in RunStatus if not s.terminal]
+        found: list[tuple[RunInfo, str | None]] = []
+        cursor = None
+        while True:
+            infos, cursor = await self.list(status=live, limit=500, after=cursor)
+            for info in infos:
+                known = self._worker.programs.get(info.workflow)
+                if known is None:
+                    found.append((info, f"workflow {info.workflow!r} is not among the loaded code"))
+                    continue
+                try:
+                    run = await self._folded(info.id, known[0])
+                    found.append((info, misfit_of(run, known[0])))
+                except (ValueError, KeyError, TypeError, StoreError) as error:
+                    found.append((info, f"its journal can't be read by this code: {error}"))
+            if cursor is None:
+                return found
+
+    # --- speaking --------------------------------------------------------------------------------
+
+    async def signal(
+        self,
+        run_id: str,
+        event: Event | str,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        step: str | None = None,
+        question: str | None = None,
+        dedupe: str | None = None,
+    ) -> bool:
+        """Send a run an event; it is kept when this returns, and may come before anyone waits.
+
+        Args:
+            run_id: the run.
+            event: an event, or the name of its type with its fields in `payload`.
+            payload: see `event`.
+            step: the one step it is for.
+            question: the waiter id of the question it answers.
+            dedupe: a word that makes a repetition of this call do nothing.
+
+        Returns:
+            False when it was a repetition, or the run has ended.
+
+        Raises:
+            RunNotFound: there is no such run.
+            ValueError: the payload does not fit the event's type.
+        """
+        info = await self.get(run_id)
+        if isinstance(event, str):
+            message = self._named(info.workflow, event, payload or {})
+            message.to = step
+            types = self._types(info.workflow)
+        else:
+            types = self._types(info.workflow)
+            message = Message(types.add(type(event)), event, step)
+            message.data = types.dumps(event, where=message.tag)
+        now = self._clock.now()
+        data = codec.encode_arrival(message, question, types)
+        (accepted,) = await self._worker.send([NewMessage(run_id, "event", data, now, dedupe)])
+        return accepted
+
+    def _types(self, workflow: str) -> Any:
+        found = self._worker.programs.get(workflow)
+        return _NO_TYPES if found is None else found[0].types
+
+    def _named(self, workflow: str, tag: str, payload: Mapping[str, Any]) -> Message:
+        """An event by the name of its type: checked when the type is known here, else kept as it
+        is for the worker that knows it."""
+        types = self._types(workflow)
+        kind = types.classes.get(tag)
+        if kind is None or kind is object:
+            return Message(tag, None, data=json.dumps(payload))
+        try:
+            event = kind(**payload)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"the payload does not make a {tag}: {error}") from error
+        return Message(tag, event, data=types.dumps(event, where=tag))
+
+    async def answer(
+        self,
+        run_id: str,
+        answer: Event | Mapping[str, Any] | str,
+        *,
+        question: str | None = None,
+    ) -> None:
+        """Answer a question that a run asks.
+
+        Args:
+            run_id: the run.
+            answer: an event; or the fields of one of the type that is waited for; or a text, which
+                becomes its field `response`.
+            question: the waiter id; may be left out when there is just one question.
+
+        Raises:
+            NoPendingQuestion: there is no such question, or several and none was named.
+        """
+        info = await self.get(run_id)
+        asked = [w for w in info.waits if w.event is not None]
+        if question is not None:
+            asked = [w for w in asked if w.id == question]
+        if len(asked) != 1:
+            raise NoPendingQuestion(run_id, question)
+        wait = asked[0]
+        if isinstance(answer, Event):
+            await self.signal(run_id, answer, question=wait.id)
+            return
+        fields = {"response": answer} if isinstance(answer, str) else answer
+        await self.signal(run_id, str(wait.event), fields, question=wait.id)
+
+    async def cancel(self, run_id: str, reason: str = "") -> bool:
+        """Ask for a run to be cancelled; False when it has ended already.
+
+        A run that no worker holds is cancelled by the next worker that knows its workflow; a
+        parked one at once. Raises `RunNotFound`.
+        """
+        info = await self.get(run_id)
+        if info.status.terminal:
+            return False
+        now = self._clock.now()
+        data = json.dumps(reason or "cancelled").encode()
+        if info.status is RunStatus.PARKED:
+            return await self._end_parked(run_id, reason or "cancelled while parked")
+        (accepted,) = await self._worker.send([NewMessage(run_id, "cancel", data, now)])
+        return accepted
+
+    async def _end_parked(self, run_id: str, reason: str) -> bool:
+        """End a parked run without its code, and ask for its children to be cancelled."""
+        row = await self._store.claim_one(self._worker.id, run_id, self._clock.now())
+        if row is None or row.status is not RunStatus.PARKED:
+            return False
+        now = self._clock.now()
+        children, _ = await self.list(
+            parent=run_id, status=[s for s in RunStatus if not s.terminal], limit=1000
+        )
+        error = ErrorInfo("stepwell.errors.WorkflowCancelledByUser", reason)
+        ended = RunEnded(RunStatus.CANCELLED, now, None, error)
+        await self._store.commit(
+            Commit(
+                run=run_id,
+                fence=row.fence,
+                at=now,
+                status=RunStatus.CANCELLED,
+                due=None,
+                worker=self._worker.id,
+                rows=[codec.encode([ended], _NO_TYPES, now)],
+                release=True,
+                detail=codec.dump_json({"reason": reason}),
+                messages=[
+                    NewMessage(child.id, "cancel", b'"its parent ended"', now) for child in children
+                ],
+            )
+        )
+        return True
+
+    async def resume(self, run_id: str) -> None:
+        """Let a parked run go on, after what stopped it was put right.
+
+        Raises:
+            RunNotFound: there is no such run.
+            WorkflowRuntimeError: the run is not parked, or is held by another worker.
+            WorkflowNotRegistered: its workflow is not known here.
+        """
+        info = await self.get(run_id)
+        self._program(info.workflow)
+        if info.status is not RunStatus.PARKED:
+            raise WorkflowRuntimeError(f"run {run_id} is {info.status.value}, not parked")
+        now = self._clock.now()
+        row = await self._store.claim_one(self._worker.id, run_id, now)
+        loaded = None if row is None else await self._store.load(run_id)
+        if loaded is None:
+            raise WorkflowRuntimeError(f"run {run_id} is held by another worker")
+        active = await self._worker.activate(loaded)
+        if active is not None:
+            active.feed(ResumeAsked(now))
+            await active.settled()
+
+    async def park(self, run_id: str, reason: str) -> bool:
+        """Stop a run until a person resumes it. False when it has ended."""
+        await self.get(run_id)
+        data = json.dumps(reason).encode()
+        (accepted,) = await self._worker.send([NewMessage(run_id, "park", data, self._clock.now())])
+        return accepted
+
+    # --- copies ----------------------------------------------------------------------------------
+
+    async def fork(
+        self,
+        run_id: str,
+        *,
+        seq: int | None = None,
+        step: str | None = None,
+        input: Mapping[str, Json] | None = None,
+        new_id: str | None = None,
+    ) -> WorkflowHandler[Any]:
+        """Start a new run as a copy of another up to a point, and let it go on from there.
+
+        Args:
+            run_id: the run to copy; it is not changed.
+            seq: copy this many journal rows.
+            step: copy up to where this step last began (the alternative to `seq`); with neither,
+                up to where the start event came in.
+            input: fields that replace those of the event the copy goes on with.
+            new_id: the copy's id; made when None.
+
+        Raises:
+            RunNotFound, WorkflowNotRegistered: as their names say.
+            WorkflowRuntimeError: there is no such point in the run's journal.
+        """
+        info = await self.get(run_id)
+        program, _ = self._program(info.workflow)
+        stored = StoredRun(self._worker, program, run_id)
+        batches = cut(await stored.entries(), run_id, seq=seq, step=step)
+        if input:
+            replaced(batches, program.types, input)
+        return await self._copy(info, program, batches, new_id)
+
+    async def retry(self, run_id: str, *, new_id: str | None = None) -> WorkflowHandler[Any]:
+        """Try a failed run again from the step that failed it, as a new run: what ended stays as
+        it is. Raises as `fork`, and `WorkflowRuntimeError` when the run did not fail in a step."""
+        info = await self.get(run_id)
+        program, _ = self._program(info.workflow)
+        stored = StoredRun(self._worker, program, run_id)
+        rows = await stored.entries()
+        failed = next(
+            (e.step for _, es in reversed(rows) for e in es if isinstance(e, RunEnded)), None
+        )
+        if failed is None:
+            raise WorkflowRuntimeError(
+                f"run {run_id} is {info.status.value} and was not ended by a failed step; fork it "
+                "to go on from a point of your choice"
+            )
+        return await self._copy(info, program, cut(rows, run_id, step=failed), new_id)
+
+    async def _copy(
+        self,
+        info: RunInfo,
+        program: Program,
+        batches: Sequence[tuple[float, list[Entry]]],
+        new_id: str | None,
+    ) -> WorkflowHandler[Any]:
+        id = new_id or new_run_id()
+        now = self._clock.now()
+        types = program.types
+        rows = [codec.encode(entries, types, now) for _, entries in batches]
+        new = NewRun(id, info.workflow, now, version=info.version, correlation=info.correlation)
+        await self._store.commit(
+            Commit(
+                run=id,
+                fence=1,
+                at=now,
+                status=RunStatus.RUNNING,
+                due=0.0,
+                worker=self._worker.id,
+                rows=rows,
+                release=True,
+                create=new,
+            )
+        )
+        self._worker.wake()
+        stored = StoredRun(self._worker, program, id)
+        return WorkflowHandler(stored)
+
+    async def delete(self, run_ids: Sequence[str]) -> int:
+        """Delete ended runs with all that belongs to them; returns how many."""
+        await self.start_up()
+        return await self._store.delete(run_ids)
+
+
+def _pointer(key: str) -> str:
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+class _NoTypes:
+    """Stands in for the types of a workflow whose code is not loaded: knows none."""
+
+    classes: Mapping[str, type] = {}
+
+    def add(self, kind: type) -> str:
+        return kind.__name__
+
+    def dumps(self, value: object, *, where: str = "", free: bool = False) -> str:
+        dump = getattr(value, "model_dump_json", None)
+        return cast(str, dump()) if callable(dump) else json.dumps(value)
+
+
+_NO_TYPES: Any = _NoTypes()

@@ -1,0 +1,266 @@
+"""The ledger of one durable run: what was decided is committed first, and done then.
+
+All that was decided while a commit was under way goes into the next one, so a busy run needs few.
+A commit that meets a store in trouble (locked, full, gone) is tried again until the store is back:
+the run stands still meanwhile, and nothing of it is lost. A commit that finds the lease gone ends
+this process's hold of the run: its bodies are stopped and nothing they did after is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from stepwell.authoring.program import Program
+from stepwell.errors import LeaseLost, RunAlreadyExists, StoreCorrupt, StoreError
+from stepwell.kernel.inputs import Arrived
+from stepwell.kernel.journal import (
+    ChildStarted,
+    Entry,
+    Published,
+    RunEnded,
+    RunParked,
+    ScopeEntered,
+    WaitOpened,
+)
+from stepwell.kernel.outcomes import ChildResult, Message
+from stepwell.kernel.run import pending
+from stepwell.runtime import codec
+from stepwell.runtime.saved import snapshot
+from stepwell.runtime.turn import ActiveRun
+from stepwell.runtime.views import run_detail
+from stepwell.stores.base import Commit, NewMessage, NewRun, Snapshot
+from stepwell.values import ErrorInfo, RunStatus
+
+if TYPE_CHECKING:
+    from stepwell.runtime.worker import Worker
+
+logger = logging.getLogger("stepwell")
+
+BLOB_ABOVE = 128 * 1024
+"""Payloads of more bytes than this are kept once, by content, beside the journal."""
+
+
+class RunLedger:
+    """Commits for one run under one claim."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        run_id: str,
+        fence: int,
+        seq: int,
+        *,
+        parent: str | None = None,
+        create: NewRun | None = None,
+        snapshot_seq: int = 0,
+    ) -> None:
+        self.worker = worker
+        self.run_id = run_id
+        self.fence = fence
+        self.seq = seq
+        self.parent = parent
+        self.create = create
+        self.snapshot_seq = snapshot_seq
+        self.read_up_to = 0
+        self.lost = False
+        self.busy_since: float | None = None
+        self.active: ActiveRun | None = None
+        self._entries: list[Entry] = []
+        self._at = 0.0
+        self._consumed: list[int] = []
+        self._task: asyncio.Task[None] | None = None
+        self._waiting: list[asyncio.Future[None]] = []
+
+    # --- what the turn asks ----------------------------------------------------------------------
+
+    def enter(self, entries: list[Entry], at: float) -> None:
+        self._entries.extend(entries)
+        self._at = at
+        self._kick()
+
+    def consumed(self, message: int) -> None:
+        """An inbox message was taken in by what was just entered."""
+        self._consumed.append(message)
+        self._at = self._at or self.worker.clock.now()
+        self._kick()
+
+    async def settled(self) -> None:
+        await self.settled_or_lost()
+        if self.lost:
+            raise asyncio.CancelledError("the lease of the run was lost")
+
+    async def settled_or_lost(self) -> None:
+        """Return when everything entered so far is committed, or never will be by us."""
+        while self._task is not None and not self.lost:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            await waiter
+
+    def broken(self, bug: Exception) -> None:
+        info = ErrorInfo.of(bug)
+        active = cast(ActiveRun, self.active)
+        entry = RunParked(f"stepwell failed: {info.type}: {info.message}", active.clock.now())
+        active.run.parked = entry.reason
+        self.enter([entry], entry.at)
+
+    def arrive(self, input: Arrived) -> None:
+        active = cast(ActiveRun, self.active)
+        active.prepare(input.message)
+        self.worker.post(self.run_id, input)
+
+    def know_child(self, program: Program, owner: object) -> None:
+        self.worker.know(program, owner)
+
+    # --- committing ------------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is waiting to be committed."""
+        return self._task is None and not self._entries and not self._consumed
+
+    def _kick(self) -> None:
+        if self._task is None and not self.lost:
+            self._task = asyncio.get_running_loop().create_task(self._commit_all())
+
+    async def _commit_all(self) -> None:
+        try:
+            while (self._entries or self._consumed) and not self.lost:
+                entries, self._entries = self._entries, []
+                consumed, self._consumed = self._consumed, []
+                if await self._commit(self._build(entries, consumed)):
+                    self._done(entries)
+        except Exception as bug:
+            # Not the store's trouble (that is waited out) and not a lost lease: a fault of ours.
+            logger.critical("run %s: a commit failed", self.run_id, exc_info=bug)
+            self._give_up()
+        finally:
+            self._task = None
+            waiting, self._waiting = self._waiting, []
+            for waiter in waiting:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    async def _commit(self, commit: Commit) -> bool:
+        """Keep `commit`; False when the run is no longer ours."""
+        pause = 0.05
+        while True:
+            try:
+                id = await self.worker.store.commit(commit)
+            except LeaseLost:
+                logger.warning(
+                    "run %s: another worker has taken it over; what it did here since is dropped",
+                    self.run_id,
+                )
+                self._give_up()
+                return False
+            except RunAlreadyExists as error:
+                self.worker.refused(self.run_id, error)
+                self._give_up()
+                return False
+            except StoreCorrupt:
+                raise
+            except StoreError as error:
+                logger.error(
+                    "run %s: the store is in trouble, trying again: %s", self.run_id, error
+                )
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 5.0)
+            else:
+                if commit.create is not None and id != self.run_id:
+                    self.worker.redirected(self.run_id, id)
+                    self._give_up()
+                    return False
+                self.seq += len(commit.rows)
+                self.create = None
+                return True
+
+    def _done(self, entries: Sequence[Entry]) -> None:
+        active = cast(ActiveRun, self.active)
+        active.perform(entries)
+        self.worker.committed(self, entries)
+
+    def _give_up(self) -> None:
+        self.lost = True
+        self._entries = []
+        self.worker.dropped(self)
+
+    def _build(self, entries: Sequence[Entry], consumed: Sequence[int]) -> Commit:
+        active = cast(ActiveRun, self.active)
+        run = active.run
+        types = active.types
+        at = self._at
+        status = run.status
+        rows: list[bytes] = [codec.encode(entries, types, at)] if entries else []
+        blobs: dict[str, bytes] = {}
+        if rows and len(rows[0]) > BLOB_ABOVE:
+            rows, blobs = codec.encode_with_blobs(entries, types, at, BLOB_ABOVE)
+        children: list[NewRun] = []
+        messages: list[NewMessage] = []
+        for entry in entries:
+            self._outgoing(entry, at, children, messages)
+        if status is RunStatus.RUNNING or status is RunStatus.QUEUED:
+            due: float | None = 0.0
+        else:
+            due = pending(run).due
+        detail = None if status is RunStatus.RUNNING else codec.dump_json(run_detail(run))
+        kept = None
+        seq = self.seq + len(rows)
+        if seq - self.snapshot_seq >= self.worker.snapshot_every and run.ended is None:
+            state = active.store.encoded(active.program.serializer) if active.store else None
+            data = {"run": snapshot(run, types), "state": state}
+            kept = Snapshot(seq, codec.dump_json(cast(Any, data)))
+            self.snapshot_seq = seq
+        return Commit(
+            run=self.run_id,
+            fence=self.fence,
+            at=at,
+            status=status,
+            due=due,
+            worker=self.worker.id,
+            rows=rows,
+            release=status.terminal or status is RunStatus.PARKED,
+            detail=detail,
+            consumed=tuple(consumed),
+            messages=messages,
+            children=children,
+            blobs=blobs,
+            snapshot=kept,
+            create=self.create,
+        )
+
+    def _outgoing(
+        self, entry: Entry, at: float, children: list[NewRun], messages: list[NewMessage]
+    ) -> None:
+        """What an entry means for other runs: children, and word to the parent."""
+        active = cast(ActiveRun, self.active)
+        types = active.types
+        match entry:
+            case ChildStarted(id, workflow, message):
+                start = codec.encode_message(message, types)
+                children.append(NewRun(id, workflow, at, start=start, parent=self.run_id))
+            case RunEnded(cancel=cancel) | ScopeEntered(cancel=cancel):
+                word = b'"its parent ended"'
+                messages.extend(NewMessage(child, "cancel", word, at) for child in cancel)
+                if isinstance(entry, RunEnded) and self.parent is not None:
+                    run = active.run
+                    ended = ChildResult(run.id, entry.status, entry.result, entry.error)
+                    data = codec.encode_child(ended, types).encode()
+                    messages.append(NewMessage(self.parent, "child", data, at, f"end:{run.id}"))
+            case Published(messages=published):
+                self._tell_parent(published, at, messages)
+            case WaitOpened(question=question) if question is not None:
+                self._tell_parent((question,), at, messages)
+            case _:
+                return
+
+    def _tell_parent(
+        self, published: Sequence[Message], at: float, messages: list[NewMessage]
+    ) -> None:
+        """A child is shown in its parent's stream."""
+        if self.parent is not None:
+            types = cast(ActiveRun, self.active).types
+            data = f"[{','.join(codec.write_message(m, types) for m in published)}]".encode()
+            messages.append(NewMessage(self.parent, "stream", data, at))

@@ -1,0 +1,275 @@
+"""What a run looks like from outside: waits, errors, why it does not go on. Plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from stepwell.kernel.definition import Definition
+from stepwell.kernel.run import DELAYED, QUEUED, RUNNING, Run, pending
+from stepwell.stores.base import RunRow
+from stepwell.values import Json, RunStatus, utc
+
+_SHOWN = 20
+"""How many waits of a run are kept with its row; the journal has them all."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitInfo:
+    """Something a run waits for. Times are seconds since the epoch, UTC.
+
+    Attributes:
+        id: the name under which it can be answered.
+        event: the tag of the message wanted; None waits for time or for a child run.
+        step: the step that waits; empty when the run itself does.
+        since: when it began to wait.
+        due: when the wait ends by itself; None: never.
+        child: the child run whose end is waited for.
+        question: the fields of the question shown to people.
+    """
+
+    id: str
+    event: str | None
+    step: str
+    since: float
+    due: float | None
+    child: str | None = None
+    question: Json = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """A run as the engine shows it. Times are seconds since the epoch, UTC.
+
+    Attributes:
+        id, workflow, version: which run, of what.
+        status: where it is.
+        created, updated, ended: when.
+        owner: the worker that holds it.
+        due: when it must be advanced next, if it is not running.
+        parent: the run it is a part of.
+        key, correlation, priority: as given at its start.
+        reason: why it is parked, or how it ended, in a sentence.
+        waits: what it waits for (at most 20).
+        seq: how many journal rows it has.
+    """
+
+    id: str
+    workflow: str
+    version: str
+    status: RunStatus
+    created: float
+    updated: float
+    ended: float | None
+    owner: str | None
+    due: float | None
+    parent: str | None
+    key: str | None
+    correlation: str | None
+    priority: int
+    reason: str | None
+    waits: tuple[WaitInfo, ...] = ()
+    seq: int = 0
+    error: Mapping[str, Json] | None = None
+
+    def to_json(self) -> dict[str, Json]:
+        """The run as JSON values; times as ISO 8601 in UTC."""
+
+        def time(at: float | None) -> str | None:
+            return None if at is None else utc(at).isoformat()
+
+        return {
+            "id": self.id,
+            "workflow": self.workflow,
+            "version": self.version,
+            "status": self.status.value,
+            "created": time(self.created),
+            "updated": time(self.updated),
+            "ended": time(self.ended),
+            "owner": self.owner,
+            "due": time(self.due) if self.status is RunStatus.WAITING else None,
+            "parent": self.parent,
+            "key": self.key,
+            "correlation": self.correlation,
+            "priority": self.priority,
+            "reason": self.reason,
+            "error": self.error,
+            "journal_rows": self.seq,
+            "waits": [
+                {
+                    "id": w.id,
+                    "event": w.event,
+                    "step": w.step,
+                    "since": time(w.since),
+                    "due": time(w.due),
+                    "child": w.child,
+                    "question": w.question,
+                }
+                for w in self.waits
+            ],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Why a run is where it is.
+
+    Attributes:
+        status: where it is.
+        sentence: what it waits for, since when, and what would move it.
+        waits: what it waits for, one by one.
+        steps: the steps that are queued, running or delayed, with a word on each.
+    """
+
+    status: RunStatus
+    sentence: str
+    waits: tuple[WaitInfo, ...] = ()
+    steps: tuple[str, ...] = field(default=())
+
+
+def run_detail(run: Run) -> Json:
+    """What is kept with the row of a run that is not running."""
+    if run.parked is not None:
+        return {"reason": run.parked}
+    if run.ended is not None:
+        if run.error is None:
+            return {}
+        return {
+            "reason": run.error.message,
+            "error": {
+                "type": run.error.type,
+                "message": run.error.message,
+                "step": run.failed_step,
+            },
+        }
+    return {"waits": [_wait_json(w) for w in waits_of(run)[:_SHOWN]]}
+
+
+def waits_of(run: Run) -> list[WaitInfo]:
+    """All that `run` waits for."""
+    found: list[WaitInfo] = []
+    for wait in pending(run).waits:
+        work = run.work.get(wait.work)
+        question = None if wait.question is None else _fields(wait.question.payload)
+        step = "" if work is None else work.step
+        found.append(WaitInfo(wait.id, wait.tag, step, wait.at, wait.due, wait.child, question))
+    return found
+
+
+def _fields(payload: object) -> Json:
+    dump = getattr(payload, "model_dump", None)
+    plain = dump(mode="json") if callable(dump) else payload
+    if isinstance(plain, dict):
+        rows = dict(cast("dict[str, Json]", plain))
+        extra = rows.pop("_data", None)
+        if isinstance(extra, dict):
+            rows.update(cast("dict[str, Json]", extra))
+        return rows
+    return str(plain)
+
+
+def _wait_json(w: WaitInfo) -> Json:
+    return {
+        "id": w.id,
+        "event": w.event,
+        "step": w.step,
+        "since": w.since,
+        "due": w.due,
+        "child": w.child,
+        "question": w.question,
+    }
+
+
+def run_info(row: RunRow, detail: Mapping[str, Any]) -> RunInfo:
+    """The public face of a store's row."""
+    waits = tuple(WaitInfo(**wait) for wait in detail.get("waits", ()))
+    live = not row.status.terminal and row.status is not RunStatus.PARKED
+    return RunInfo(
+        id=row.id,
+        workflow=row.workflow,
+        version=row.version,
+        status=row.status,
+        created=row.created,
+        updated=row.updated,
+        ended=row.ended,
+        owner=row.owner,
+        due=row.due,
+        parent=row.parent,
+        key=row.key,
+        correlation=row.correlation,
+        priority=row.priority,
+        reason=detail.get("reason"),
+        waits=waits if row.status is RunStatus.WAITING and live else (),
+        seq=row.seq,
+        error=detail.get("error"),
+    )
+
+
+def why_of(info: RunInfo, run: Run | None, definition: Definition | None, now: float) -> Why:
+    """What the run waits for, since when, and what would move it."""
+    match info.status:
+        case RunStatus.PARKED:
+            return Why(
+                info.status,
+                f"parked: {info.reason}. A person has to put this right and then resume the run "
+                f"(`stepwell resume {info.id}`).",
+            )
+        case status if status.terminal:
+            ended = "" if info.ended is None else f" at {utc(info.ended):%Y-%m-%d %H:%M:%S} UTC"
+            reason = f": {info.reason}" if info.reason else ""
+            return Why(info.status, f"{status.value}{ended}{reason}. Nothing will move it again.")
+        case RunStatus.QUEUED:
+            return Why(
+                info.status,
+                f"queued since {_ago(now, info.created)}; it starts when a worker that knows "
+                f"workflow {info.workflow!r} has room for it.",
+            )
+        case _:
+            pass
+    waits = info.waits if run is None else tuple(waits_of(run))
+    steps = _steps(run, now)
+    if info.status is RunStatus.RUNNING:
+        where = f"on worker {info.owner}" if info.owner else "by no worker: the next one takes it"
+        busy = ", ".join(steps) or "its steps"
+        return Why(info.status, f"running {where}: {busy}.", waits, steps)
+    told = [_told(w, now, info.id) for w in waits] + [s for s in steps if "again" in s]
+    if not told:
+        accepts = ""
+        if definition is not None:
+            outside = sorted({tag for step in definition.steps for tag in step.accepts})
+            accepts = f" (its steps take {', '.join(outside)})"
+        told = [f"for an event from outside{accepts}; nothing else will move it"]
+    return Why(info.status, f"waiting {'; '.join(told)}.", waits, steps)
+
+
+def _steps(run: Run | None, now: float) -> tuple[str, ...]:
+    found: list[str] = []
+    for work in [] if run is None else run.work.values():
+        if work.phase == RUNNING:
+            found.append(f"{work.step} (attempt {work.attempt}, since {_ago(now, work.first_at)})")
+        elif work.phase == QUEUED:
+            found.append(f"{work.step} (queued for a free worker of the step)")
+        elif work.phase == DELAYED:
+            error = "" if work.error is None else f" after {work.error.type}: {work.error.message}"
+            found.append(f"{work.step} is tried again soon (attempt {work.attempt + 1}){error}")
+    return tuple(found[:_SHOWN])
+
+
+def _told(w: WaitInfo, now: float, run: str) -> str:
+    until = "" if w.due is None else f", until {utc(w.due):%Y-%m-%d %H:%M:%S} UTC"
+    since = f" since {_ago(now, w.since)}"
+    where = f" in step {w.step!r}" if w.step else ""
+    if w.child is not None:
+        return f"for child run {w.child} to end{where}{since}"
+    if w.event is None:
+        return f"for time to pass{where}{since}{until}"
+    return f"for {w.event} (question {w.id!r}){where}{since}{until}; answer it to move the run"
+
+
+def _ago(now: float, at: float) -> str:
+    seconds = max(0.0, now - at)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit} ago"
+    return f"{seconds:.0f} s ago"

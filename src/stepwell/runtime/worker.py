@@ -1,0 +1,613 @@
+"""The worker: claims runs from the store, keeps them in memory while they are busy, and lets go.
+
+It looks for work whenever something tells it to: a run that was started here, a message that was
+sent here, a timer, another process's change, and now and then by itself. What it finds due it
+claims, loads, folds, and hands to the turn; a run that only waits is let go of after a while and
+lives on as rows. Its lease is one row for all its runs; when it lapses, others may take them, and
+the fence in every commit sees to it that a run is never advanced by two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import secrets
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from stepwell.authoring.events.state_store import DictState, InMemoryStateStore
+from stepwell.authoring.program import Program
+from stepwell.errors import RunAlreadyExists, StepwellError, StoreError
+from stepwell.kernel.inputs import (
+    Arrived,
+    CancelAsked,
+    ChildEnded,
+    Due,
+    Input,
+    Loaded,
+    ParkAsked,
+    ResumeAsked,
+    Start,
+    Wrote,
+)
+from stepwell.kernel.journal import Entry, Published, RunEnded, RunParked, StateEdited, WaitOpened
+from stepwell.kernel.run import EVOLVE, Run, pending
+from stepwell.runtime import codec
+from stepwell.runtime.identity import host_of_this_process, is_dead
+from stepwell.runtime.ledger import RunLedger
+from stepwell.runtime.local import make_context
+from stepwell.runtime.saved import restore
+from stepwell.runtime.telemetry import watchers_for
+from stepwell.runtime.turn import ActiveRun
+from stepwell.stores import base
+from stepwell.stores.base import Commit, MessageRow, NewMessage, Store, WorkerRow
+from stepwell.values import Clock, RunStatus
+
+if TYPE_CHECKING:
+    from stepwell.kernel.journal import ChildStarted
+
+logger = logging.getLogger("stepwell")
+
+_BATCH = 200
+"""How many runs are claimed and loaded at once."""
+
+_QUIET = 0.02
+"""Seconds between two looks at the store that only other processes' changes asked for."""
+
+
+class Worker:
+    """Advances the runs of one process. Made by `Engine`, which documents its settings."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        name: str,
+        *,
+        lease: float,
+        poll: float,
+        release_after: float,
+        max_active: int,
+        snapshot_every: int,
+        claims: bool,
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.id = f"{name}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.lease = lease
+        self.poll = poll
+        self.release_after = release_after
+        self.max_active = max_active
+        self.snapshot_every = snapshot_every
+        self.claims = claims
+        self.programs: dict[str, tuple[Program, object]] = {}
+        self.runs: dict[str, RunLedger] = {}
+        self.redirects: dict[str, str] = {}
+        self.refusals: dict[str, RunAlreadyExists] = {}
+        self._news: dict[str, list[asyncio.Future[None]]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._posts: set[asyncio.Task[Any]] = set()
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._registered: tuple[str, ...] | None = None
+        self._renewed = 0.0
+        self._host = host_of_this_process()
+
+    # --- its life --------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Announce the worker, take over what dead ones left, and begin to look for work."""
+        await self._register()
+        await self._look(await self._dead())
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._beat()), loop.create_task(self._serve())]
+        if self.clock.polls():
+            self._tasks.append(loop.create_task(self._listen()))
+
+    async def stop(self, grace: float) -> None:
+        """Claim nothing more, give bodies `grace` seconds to end, then let go of every run."""
+        self._stopping = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._drain(grace)
+        for ledger in tuple(self.runs.values()):
+            await self._quiesce(ledger)
+        while self._posts:
+            await asyncio.gather(*self._posts, return_exceptions=True)
+        try:
+            await self.store.unregister(self.id)
+        except StoreError as error:
+            logger.warning("the worker could not sign off, its lease has to run out: %s", error)
+
+    async def _drain(self, grace: float) -> None:
+        end = self.clock.now() + grace
+        while self.clock.now() < end and any(
+            ledger.active is not None and ledger.active.run.busy for ledger in self.runs.values()
+        ):
+            await asyncio.sleep(min(0.02, grace))
+
+    async def _quiesce(self, ledger: RunLedger) -> None:
+        """Stop the run's bodies and wait for what is being committed."""
+        active = ledger.active
+        if active is not None:
+            await _stop_bodies(active)
+        try:
+            async with asyncio.timeout(5.0):
+                await ledger.settled()
+        except (TimeoutError, asyncio.CancelledError):
+            logger.warning("run %s: its last commit was not finished", ledger.run_id)
+        self._forget(ledger)
+
+    def know(self, program: Program, owner: object) -> None:
+        """Runs of this program may be claimed from now on."""
+        name = program.definition.name
+        if name not in self.programs:
+            self.programs[name] = (program, owner)
+            self._wake.set()
+
+    # --- looking for work ------------------------------------------------------------------------
+
+    async def _register(self) -> None:
+        names = tuple(self.programs)
+        now = self.clock.now()
+        await self.store.register(
+            WorkerRow(self.id, self._host, os.getpid(), now + self.lease, names)
+        )
+        self._registered = names
+        self._renewed = now
+
+    async def _beat(self) -> None:
+        """Renew the lease; notice workers that died; let go of runs that only wait."""
+        while True:
+            await asyncio.sleep(self.lease / 3)
+            try:
+                late = self.clock.now() - self._renewed > self.lease
+                await self._register()
+                if late:
+                    await self._check_ownership()
+                await self._look(await self._dead())
+                await self._release_idle()
+            except StoreError as error:
+                logger.error("worker %s: the store is in trouble: %s", self.id, error)
+
+    async def _check_ownership(self) -> None:
+        """The lease had lapsed: give up at once what others have taken meanwhile."""
+        for ledger in tuple(self.runs.values()):
+            row = await self.store.get(ledger.run_id)
+            if row is not None and (row.owner != self.id or row.fence != ledger.fence):
+                logger.warning("run %s: taken over while this worker was away", ledger.run_id)
+                ledger.lost = True
+                self.dropped(ledger)
+
+    async def _dead(self) -> list[str]:
+        """Workers of this machine whose process is gone, and any whose lease is long over."""
+        now = self.clock.now()
+        dead: list[str] = []
+        for row in await self.store.workers():
+            if row.id == self.id:
+                continue
+            if is_dead(row.host, row.pid):
+                dead.append(row.id)
+            elif row.until + 10 * self.lease < now:
+                await self.store.unregister(row.id)
+        for id in dead:
+            logger.info("worker %s is dead; its runs are taken over", id)
+            await self.store.unregister(id)
+        return dead
+
+    async def _listen(self) -> None:
+        """Hear of other processes' changes."""
+        while True:
+            try:
+                await self.store.changed(self.poll)
+            except StoreError as error:
+                logger.error("worker %s: the store is in trouble: %s", self.id, error)
+                await asyncio.sleep(self.poll)
+            self._wake.set()
+            await asyncio.sleep(_QUIET)
+
+    async def _serve(self) -> None:
+        """Look for work whenever something says that there may be some."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                if self._registered != tuple(self.programs):
+                    await self._register()
+                await self._look()
+            except StoreError as error:
+                logger.error("worker %s: the store is in trouble: %s", self.id, error)
+                await asyncio.sleep(self.poll)
+                self._wake.set()
+            except Exception as bug:
+                logger.critical("worker %s: looking for work failed", self.id, exc_info=bug)
+                await asyncio.sleep(self.poll)
+                self._wake.set()
+
+    async def _look(self, dead: Sequence[str] = ()) -> None:
+        for run in await self.store.inbox(self.id):
+            await self._read_inbox(run)
+        await self._tell_followers()
+        if not self.claims:
+            return
+        while not self._stopping:
+            names = self._claimable()
+            room = min(_BATCH, self.max_active - len(self.runs))
+            if not names or room <= 0:
+                return
+            now = self.clock.now()
+            due = await self.store.next_due(names, now)
+            if not dead and (due is None or due > now):
+                self._call_at(due)
+                return
+            rows = await self.store.claim(self.id, names, now, room, dead)
+            for loaded in await self.store.load_many([row.id for row in rows]):
+                await self.activate(loaded)
+            if len(rows) < room:
+                dead = ()
+                if not rows:
+                    self._call_at(await self.store.next_due(names, now))
+                    return
+
+    def _claimable(self) -> list[str]:
+        """The workflows of which another run may be active here."""
+        active: dict[str, int] = {}
+        for ledger in self.runs.values():
+            if ledger.active is not None:
+                name = ledger.active.definition.name
+                active[name] = active.get(name, 0) + 1
+        return [
+            name
+            for name, (_, owner) in self.programs.items()
+            if (limit := getattr(owner, "num_concurrent_runs", None)) is None
+            or active.get(name, 0) < limit
+        ]
+
+    def _call_at(self, due: float | None) -> None:
+        if due is not None:
+            self.clock.call_at(max(due, self.clock.now() + 0.001), self._wake.set)
+
+    def wake(self) -> None:
+        """There may be work."""
+        self._wake.set()
+
+    # --- taking a run up -------------------------------------------------------------------------
+
+    def adopt(
+        self,
+        program: Program,
+        owner: object,
+        run: Run,
+        ledger: RunLedger,
+        state: InMemoryStateStore[Any] | None = None,
+    ) -> ActiveRun:
+        """Hold a run in memory, under the ledger's claim."""
+        active = ActiveRun(program, owner, run, self.clock, make_context, self._spawn, ledger)
+        active.store = state
+        ledger.active = active
+        self.runs[run.id] = ledger
+        for watcher in watchers_for(program):
+            active.watch(watcher)
+        return active
+
+    def _spawn(self, _parent: ActiveRun, _entry: ChildStarted) -> None:
+        """Children of durable runs are created by the commit that says so; take them up."""
+        self._wake.set()
+
+    async def activate(self, loaded: base.Loaded) -> ActiveRun | None:
+        """Fold a claimed run and let it go on; park it when it can't be."""
+        row = loaded.row
+        program, owner = self.programs[row.workflow]
+        try:
+            run, state = await self.fold(loaded, program)
+            misfit = misfit_of(run, program)
+        except (StepwellError, ValueError, KeyError, AttributeError, TypeError) as error:
+            misfit = f"its journal can't be read by this code: {error}"
+            run, state = Run(row.id), None
+        if misfit is not None:
+            await self._park(row, misfit)
+            return None
+        ledger = RunLedger(
+            self,
+            row.id,
+            row.fence,
+            row.seq,
+            parent=row.parent,
+            snapshot_seq=0 if loaded.snapshot is None else loaded.snapshot.seq,
+        )
+        active = self.adopt(program, owner, run, ledger, state)
+        now = self.clock.now()
+        if run.begun:
+            active.feed(Loaded(now, self.id))
+        for message in loaded.messages:
+            self._take(ledger, message)
+        if run.begun:
+            active.feed(Due(now))
+        if ledger.idle:
+            # Nothing came of it (a message was withdrawn, say): just go on waiting here.
+            active.resume()
+        return active
+
+    async def fold(
+        self, loaded: base.Loaded, program: Program
+    ) -> tuple[Run, InMemoryStateStore[Any] | None]:
+        """The run, and its state, as the store has them."""
+        types = program.types
+        state_type = program.state_type or DictState
+        run = Run(loaded.row.id)
+        state: InMemoryStateStore[Any] | None = None
+        if loaded.snapshot is not None:
+            data = json.loads(loaded.snapshot.data)
+            run = restore(data["run"], types)
+            if data["state"] is not None:
+                state = InMemoryStateStore.from_encoded(
+                    data["state"], state_type, program.serializer
+                )
+        for row in loaded.rows:
+            for entry in codec.decode(await self.whole(row.data), types, row.at):
+                EVOLVE[type(entry)](run, entry)
+                if isinstance(entry, StateEdited):
+                    if state is None:
+                        state = InMemoryStateStore(
+                            state_type=state_type, serializer=program.serializer
+                        )
+                    state.apply_patch(cast(Any, entry.edits), program.serializer)
+        return run, state
+
+    async def whole(self, data: bytes) -> bytes:
+        """A journal row with the payloads that are kept apart put back."""
+        digests = codec.digests_in(data)
+        if not digests:
+            return data
+        return codec.with_blobs(data, {d: await self.store.blob(d) for d in digests})
+
+    async def _park(self, row: base.RunRow, reason: str) -> None:
+        """The run can't go on without a person; what it has is left as it is."""
+        logger.error("run %s of %s is parked: %s", row.id, row.workflow, reason)
+        now = self.clock.now()
+        program = self.programs[row.workflow][0]
+        data = codec.encode([RunParked(reason, now)], program.types, now)
+        await self.store.commit(
+            Commit(
+                run=row.id,
+                fence=row.fence,
+                at=now,
+                status=RunStatus.PARKED,
+                due=None,
+                worker=self.id,
+                rows=[data],
+                release=True,
+                detail=codec.dump_json({"reason": reason}),
+            )
+        )
+        self._tell(row.id)
+
+    # --- messages --------------------------------------------------------------------------------
+
+    def post(self, run: str, input: Arrived) -> None:
+        """Keep a message for a run that this process holds; it is taken in once it is safe."""
+        types = cast(ActiveRun, self.runs[run].active).types if run in self.runs else None
+        if types is None:
+            raise StoreError(f"run {run} is not held here any more; send through the engine")
+        data = codec.encode_arrival(input.message, input.wait, types)
+        self._background(self.send([NewMessage(run, "event", data, input.at)]))
+
+    async def send(self, messages: Sequence[NewMessage]) -> list[bool]:
+        """Keep messages, and see that their runs take them in."""
+        accepted = await self.store.send(messages)
+        for message, fine in zip(messages, accepted, strict=True):
+            if fine:
+                self.nudge(message.run)
+        return accepted
+
+    def nudge(self, run: str) -> None:
+        """The run has new messages."""
+        if run in self.runs:
+            self._background(self._read_inbox(run))
+        else:
+            self._wake.set()
+
+    def _background(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._posts.add(task)
+        task.add_done_callback(self._posted)
+
+    def _posted(self, task: asyncio.Task[Any]) -> None:
+        self._posts.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("worker %s: a message was not passed on: %s", self.id, error)
+            self._wake.set()
+
+    async def _read_inbox(self, run: str) -> None:
+        ledger = self.runs.get(run)
+        if ledger is None or ledger.lost:
+            return
+        for message in await self.store.messages(run, ledger.read_up_to):
+            if ledger.lost or self.runs.get(run) is not ledger:
+                return
+            if message.id > ledger.read_up_to:
+                self._take(ledger, message)
+
+    def _take(self, ledger: RunLedger, message: MessageRow) -> None:
+        """A message becomes an input; the commit that follows says that it was taken."""
+        ledger.read_up_to = message.id
+        active = cast(ActiveRun, ledger.active)
+        try:
+            input = input_of(message, active, self.clock.now())
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            logger.error(
+                "run %s: a message of kind %r can't be read and is dropped: %s",
+                ledger.run_id,
+                message.kind,
+                error,
+            )
+            input = None
+        if input is not None:
+            active.feed(input)
+        ledger.consumed(message.id)
+
+    # --- what the ledgers tell -------------------------------------------------------------------
+
+    def committed(self, ledger: RunLedger, entries: Iterable[Entry]) -> None:
+        """A commit was made and performed."""
+        active = cast(ActiveRun, ledger.active)
+        ended = active.run.ended is not None or active.run.parked is not None
+        ledger.busy_since = self.clock.now()
+        if ended:
+            self._forget(ledger)
+            if getattr(active.owner, "num_concurrent_runs", None) is not None:
+                self._wake.set()
+        if ended or any(
+            isinstance(e, Published) or (isinstance(e, WaitOpened) and e.question is not None)
+            for e in entries
+        ):
+            self._tell(ledger.run_id)
+        if any(isinstance(e, RunEnded) for e in entries):
+            if ledger.parent is not None:
+                self.nudge(ledger.parent)
+            self._wake.set()
+
+    def redirected(self, run: str, to: str) -> None:
+        """A start turned out to be a repetition: the run is another one."""
+        self.redirects[run] = to
+        self._tell(run)
+
+    def refused(self, run: str, error: RunAlreadyExists) -> None:
+        """A start was refused."""
+        self.refusals[run] = error
+        self._tell(run)
+
+    def dropped(self, ledger: RunLedger) -> None:
+        """The run is not ours any more."""
+        active = ledger.active
+        self._forget(ledger)
+        if active is not None:
+            active.stop_bodies()
+        self._tell(ledger.run_id)
+
+    def _forget(self, ledger: RunLedger) -> None:
+        if self.runs.get(ledger.run_id) is ledger:
+            del self.runs[ledger.run_id]
+        if ledger.active is not None:
+            ledger.active.disarm()
+
+    # --- letting go ------------------------------------------------------------------------------
+
+    async def _release_idle(self) -> None:
+        """Let go of runs that have only waited for a while, oldest first if there are too many."""
+        now = self.clock.now()
+        waiting = [
+            ledger
+            for ledger in self.runs.values()
+            if ledger.idle
+            and ledger.active is not None
+            and ledger.active.run.status is RunStatus.WAITING
+        ]
+        waiting.sort(key=lambda ledger: ledger.busy_since or 0.0)
+        crowd = len(self.runs) - self.max_active // 2
+        for ledger in waiting:
+            if crowd <= 0 and now - (ledger.busy_since or 0.0) < self.release_after:
+                return
+            crowd -= 1
+            await self.release(ledger)
+
+    async def release(self, ledger: RunLedger) -> None:
+        """Let go of a waiting run: it lives on as rows and comes back when there is something."""
+        active = ledger.active
+        if active is None or not ledger.idle or active.run.status is not RunStatus.WAITING:
+            return
+        ledger.lost = True  # nothing that its bodies do while they stop counts any more
+        self._forget(ledger)
+        await _stop_bodies(active)
+        await self.store.commit(
+            Commit(
+                run=ledger.run_id,
+                fence=ledger.fence,
+                at=self.clock.now(),
+                status=RunStatus.WAITING,
+                due=pending(active.run).due,
+                worker=self.id,
+                release=True,
+            )
+        )
+        self._wake.set()  # a message may have come in between
+
+    # --- news for those who follow a run ---------------------------------------------------------
+
+    async def news(self, run: str) -> None:
+        """Return when there may be something new of a run."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._news.setdefault(run, []).append(future)
+        try:
+            await future
+        finally:
+            waiting = self._news.get(run)
+            if waiting is not None and future in waiting:
+                waiting.remove(future)
+                if not waiting:
+                    del self._news[run]
+
+    def _tell(self, run: str) -> None:
+        for future in self._news.pop(run, ()):
+            if not future.done():
+                future.set_result(None)
+
+    async def _tell_followers(self) -> None:
+        """Runs that are followed here but advanced elsewhere may have news."""
+        for run in [run for run in self._news if run not in self.runs]:
+            self._tell(run)
+
+
+async def _stop_bodies(active: ActiveRun) -> None:
+    tasks = active.stop_bodies()
+    if tasks:
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def misfit_of(run: Run, program: Program) -> str | None:
+    """Why a run does not fit the code, in a sentence; None when it does."""
+    known = program.definition.by_name
+    named = {work.step for work in run.work.values()}
+    named |= {step for step, _ in run.joins or ()}
+    named |= {s for stream in (run.streams or {}).values() for s in stream.collectors}
+    named |= {
+        step
+        for wait in (run.waits or {}).values()
+        for step in (wait.then, wait.on_timeout)
+        if step is not None
+    }
+    missing = sorted(named - known.keys())
+    if missing:
+        steps = ", ".join(repr(step) for step in missing)
+        return (
+            f"the workflow no longer has the step(s) {steps} that the run is at; deploy code that "
+            "has them and resume it, or cancel it"
+        )
+    return None
+
+
+def input_of(message: MessageRow, active: ActiveRun, now: float) -> Input | None:
+    """What an inbox message says that happened."""
+    types = active.types
+    match message.kind:
+        case "start":
+            return Start(now, codec.decode_message(message.data, types))
+        case "event":
+            row = json.loads(message.data)
+            return Arrived(now, codec.read_message(row["m"], types), row.get("w"))
+        case "child":
+            return ChildEnded(now, codec.decode_child(message.data, types))
+        case "stream":
+            rows = json.loads(message.data)
+            return Wrote(now, [codec.read_message(row, types) for row in rows])
+        case "cancel":
+            return CancelAsked(now, str(json.loads(message.data)))
+        case "park":
+            return ParkAsked(now, str(json.loads(message.data)))
+        case "resume":
+            return ResumeAsked(now)
+        case _:
+            raise ValueError(f"unknown kind of message {message.kind!r}")
