@@ -14,7 +14,7 @@ large the run is; opening a stream of n costs n.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 from stepwell.kernel.definition import Definition, Join, Route, StepDef
@@ -76,7 +76,7 @@ from stepwell.kernel.outcomes import (
     Spawn,
     WaitFor,
 )
-from stepwell.kernel.run import RUNNING, Run, Wait, Work, due_timer, evolve
+from stepwell.kernel.run import EVOLVE, RUNNING, Run, Stream, Wait, Work, due_timer
 from stepwell.values import ErrorInfo, Json, RunStatus, derived_id
 
 MAX_RESTARTS = 25
@@ -98,7 +98,7 @@ def advance(definition: Definition, run: Run, input: Input) -> list[Entry]:
     """Decide about `input` and evolve `run` by what was decided; returns the entries."""
     entries: list[Entry] = []
     for entry in decide(definition, run, input):
-        evolve(run, entry)
+        EVOLVE[type(entry)](run, entry)
         entries.append(entry)
     return entries
 
@@ -107,11 +107,12 @@ def decide(definition: Definition, run: Run, input: Input) -> Entries:
     """The entries that follow from `input`. Evolve the run by each before taking the next.
 
     A run that has ended decides nothing any more; a parked one only about what a person, the
-    outside or its children tell it.
+    outside or its children tell it, and then it starts nothing.
     """
-    if run.ended is not None:
+    kind = type(input)
+    if run.ended is not None or (run.parked is not None and kind not in _WHILE_PARKED):
         return iter(())
-    return _DECIDE[type(input)](definition, run, input)
+    return _DECIDE[kind](definition, run, input)
 
 
 # --- the life of a run ---------------------------------------------------------------------------
@@ -126,6 +127,13 @@ def _start(d: Definition, run: Run, i: Start) -> Entries:
         yield from _add(d, run, d.by_name[d.entry], message, i.at)
     else:
         yield from _route(d, run, message, i.at)
+    # What came before the run began has waited for this.
+    early = [q for slot, q in (run.inbox or {}).items() if q and slot == q[0].tag]
+    for message in [m for queue in early for m in queue]:
+        if run.ended is not None or run.scope != "normal":
+            return
+        yield InboxTaken(message.tag)
+        yield from _route(d, run, message, i.at, external=True)
 
 
 def _end(
@@ -140,24 +148,27 @@ def _end(
     """The run is to end like this; first through the exit scope, if there is one."""
     cancel = run.children()
     step = None if failed is None else failed.step
+    tries = 0 if failed is None else failed.attempt
+    elapsed = 0.0 if failed is None else at - failed.first_at
     settled = run.ending
     if settled is not None and (
         # Clean-up that went well changes nothing; clean-up that failed can spoil a success only.
         status is RunStatus.COMPLETED or (run.scope == "exit" and settled.error is not None)
     ):
         status, result, error, step = settled.status, settled.result, settled.error, settled.step
-    if run.scope != "exit" and d.on_exit is not None:
-        yield ScopeEntered("exit", status, result, error, step, cancel)
+        tries, elapsed = settled.attempts, settled.elapsed
+    if run.scope != "exit" and run.begun and d.on_exit is not None:
+        yield ScopeEntered("exit", status, result, error, step, cancel, tries, elapsed)
         yield from _add(d, run, d.by_name[d.on_exit], Message("Exit", None), at)
     else:
-        tries = 0 if failed is None else failed.attempt
-        elapsed = 0.0 if failed is None else at - failed.first_at
         yield RunEnded(status, at, result, error, step, cancel, tries, elapsed)
 
 
 def _cancel(d: Definition, run: Run, i: CancelAsked) -> Entries:
     if run.scope == "exit":
         return  # It is ending already, and clean-up is not cut short.
+    if run.parked is not None and run.begun and d.on_exit is not None:
+        yield RunResumed(i.at, "", _moved_deadline(run, i.at))  # clean-up can't be parked
     error = ErrorInfo("stepwell.errors.WorkflowCancelledByUser", i.reason or "cancelled")
     yield from _end(d, run, i.at, RunStatus.CANCELLED, error=error)
 
@@ -167,30 +178,42 @@ def _park(_d: Definition, run: Run, i: ParkAsked) -> Entries:
         yield RunParked(i.reason, i.at)
 
 
-def _resume(_d: Definition, run: Run, i: ResumeAsked) -> Entries:
+def _resume(d: Definition, run: Run, i: ResumeAsked) -> Entries:
     if run.parked is not None:
         yield RunResumed(i.at, "", _moved_deadline(run, i.at))
+        yield from _go_on(d, run, i.at)
 
 
 def _loaded(d: Definition, run: Run, i: Loaded) -> Entries:
     if run.parked is not None or not run.begun:
         return
-    deadline = _moved_deadline(run, i.at)
+    yield RunResumed(i.at, i.worker, _moved_deadline(run, i.at))
+    yield from _go_on(d, run, i.at)
+
+
+def _go_on(d: Definition, run: Run, at: float) -> Entries:
+    """What was running starts again from its top, with all of its time; queues move on."""
     for work in run.work.values():
-        timeout = d.by_name[work.step].timeout
-        if timeout is not None and work.phase == RUNNING:
-            yield WorkBegun(work.id, i.at, i.at + timeout)  # from its top, with all of its time
-    yield RunResumed(i.at, i.worker, deadline)
-    for work in run.work.values():
+        if work.step not in d.by_name:
+            yield RunParked(f"the run owes step {work.step!r}, which its workflow has not", at)
+            return
         if work.restarts > MAX_RESTARTS:
             reason = f"the worker died {work.restarts} times while step {work.step!r} was running"
-            yield RunParked(reason, i.at)
+            yield RunParked(reason, at)
             return
+    for work in run.work.values():
+        timeout = d.by_name[work.step].timeout
+        if work.phase == RUNNING and (timeout is not None or work.timer):
+            yield WorkBegun(work.id, at, None if timeout is None else at + timeout)
+    for name in tuple(run.steps):
+        if name in d.by_name:
+            yield from _next(d, run, name, at)
 
 
 def _moved_deadline(run: Run, at: float) -> float | None:
     """Time that the run was not alive does not count: the deadline moves by it."""
-    return None if run.deadline is None else run.deadline + max(0.0, at - run.at)
+    since = run.at if run.parked is None else run.parked_at
+    return None if run.deadline is None else run.deadline + max(0.0, at - since)
 
 
 # --- messages find their steps -------------------------------------------------------------------
@@ -206,14 +229,20 @@ def _route(
     recoveries: Mapping[str, int] | None = None,
     external: bool = False,
 ) -> Entries:
-    """`m` goes to whoever waits for it, then to every step that accepts it."""
-    marked = m.tag in d.marked or (bool(m.kinds) and not d.marked.isdisjoint(m.kinds))
+    """`m` goes to whoever waits for it, then to every step that accepts it.
+
+    Once clean-up has begun, what comes from outside can answer it and can start nothing.
+    """
+    closed = external and run.scope != "normal"
+    marked = not closed and (
+        m.tag in d.marked or (bool(m.kinds) and not d.marked.isdisjoint(m.kinds))
+    )
     if marked:
         if m.tag in d.ends or (m.kinds and not set(d.ends).isdisjoint(m.kinds)):
             yield from _end(d, run, at, RunStatus.COMPLETED, m)
             return
         yield Published((m,))
-    if m.to is not None:
+    if m.to is not None and m.to in d.by_name and not closed:
         # For this step and no other; whether it takes such messages was the sender's business.
         given = cast("tuple[Message, ...]", m.payload) if m.tag == JOINED else m
         step = d.by_name[m.to]
@@ -229,9 +258,12 @@ def _route(
                 if wait.work:
                     answered = run.work[wait.work].step
                 taken = True
+                scope = run.scope
                 yield from _answer(d, run, wait, m, at)
+                if run.ended is not None or run.scope != scope:
+                    return
                 break
-    for route in _routes(d, m):
+    for route in () if closed else _routes(d, m):
         step = route.step
         if step.name == answered or (m.to is not None and step.name != m.to):
             continue
@@ -256,9 +288,10 @@ def _plain(
 ) -> Entry | None:
     """The one entry that `_route` would yield for a message that a single step takes, or that
     just waits for the end of its stream; None for all others. Most messages are such."""
-    if m.to is not None or run.by_tag is not None or m.kinds or m.tag in d.marked:
+    tag = m.tag
+    if m.to is not None or m.kinds or tag in d.marked or (run.by_tag and tag in run.by_tag):
         return None
-    routes = d.routes.get(m.tag)
+    routes = d.routes.get(tag)
     if routes is None or len(routes) != 1:
         return None
     route = routes[0]
@@ -273,7 +306,7 @@ def _plain(
         return WorkAdded(run.counter + 1, step.name, m, False, at, None, stream, index, recoveries)
     join = step.join
     if stream and join is not None and join.kind == "collect" and join.take is None:
-        return Joined(step.name, stream, 0, index, m)
+        return Joined(step.name, stream, 0, index, m, recoveries)
     return None
 
 
@@ -300,7 +333,9 @@ def _add(
 ) -> Entries:
     """`step` owes one run with this input; it begins at once when a worker slot is free."""
     state = run.steps.get(step.name)
-    if state is None or not step.workers or (state.running < step.workers and not state.queue):
+    if run.parked is None and (
+        state is None or not step.workers or (state.running < step.workers and not state.queue)
+    ):
         deadline = None if step.timeout is None else at + step.timeout
         yield WorkAdded(
             run.counter + 1, step.name, m, True, at, deadline, stream, index, recoveries
@@ -324,32 +359,49 @@ def _join(
     state = (run.joins or {}).get((step.name, stream))
     if state is not None and state.released:
         return
-    yield Joined(step.name, stream, route.slot, index, m)
+    yield Joined(step.name, stream, route.slot, index, m, recoveries)
     state = (run.joins or {})[(step.name, stream)]
     if join.kind == "all_of":
         if len(state.slots) == len(join.slots) and all(state.slots.values()):
-            members = tuple(state.slots[slot][0][1] for slot in range(len(join.slots)))
+            heads = [state.slots[slot][0] for slot in range(len(join.slots))]
+            members = tuple(message for _, message, _ in heads)
+            merged = _merged(used for _, _, used in heads)
             yield JoinReleased(step.name, stream)
-            yield from _add(d, run, step, members, at, stream, index, recoveries)
+            yield from _add(d, run, step, members, at, stream, index, merged)
     elif join.take is not None and len(state.slots[0]) >= join.take:
         yield from _release(d, run, step, stream, at)
 
 
 def _release(d: Definition, run: Run, step: StepDef, stream: int, at: float) -> Entries:
     """A collection is complete: `step` runs once with it, one level up."""
-    opened = cast("dict[int, Any]", run.streams)[stream]
+    opened = cast("dict[int, Stream]", run.streams)[stream]
     state = (run.joins or {}).get((step.name, stream))
     members = list(state.slots.get(0, ())) if state is not None else []
     if step.join is not None and step.join.order == "input":
         members.sort(key=lambda member: member[0])
     yield JoinReleased(step.name, stream, over=True)
-    messages = tuple(message for _, message in members)
-    yield from _add(d, run, step, messages, at, opened.parent, opened.index)
+    messages = tuple(message for _, message, _ in members)
+    merged = _merged((opened.recoveries, *(used for _, _, used in members)))
+    yield from _add(d, run, step, messages, at, opened.parent, opened.index, merged)
+
+
+def _merged(parts: Iterable[Mapping[str, int] | None]) -> Mapping[str, int] | None:
+    """The recoveries that lineages have used when they come together: of each the most."""
+    merged: dict[str, int] | None = None
+    for used in parts:
+        if used:
+            if merged is None:
+                merged = dict(used)
+            else:
+                for name, count in used.items():
+                    merged[name] = max(count, merged.get(name, 0))
+    return merged
 
 
 def _open_stream(d: Definition, run: Run, work: Work, e: Emit, at: float) -> Entries:
     id = run.counter + 1
-    yield StreamOpened(id, work.stream, work.index, d.by_name[work.step].collectors)
+    collectors = d.by_name[work.step].collectors
+    yield StreamOpened(id, work.stream, work.index, collectors, work.recoveries)
     # The stream counts as live while its members are being routed: one that is taken at once
     # by a join must not close it.
     for position, message in enumerate(e.messages):
@@ -387,29 +439,38 @@ def _attempted(d: Definition, run: Run, i: Attempted) -> Entries:
     if i.edits:
         yield StateEdited(i.edits)
     outcome = i.outcome
-    kind = type(outcome)
     at = i.at
-    if kind is Emit:
+    if isinstance(outcome, Emit):
         yield WorkDone(work.id)
-        e = cast(Emit, outcome)
-        if e.stream:
-            yield from _open_stream(d, run, work, e, at)
+        if outcome.stream:
+            yield from _open_stream(d, run, work, outcome, at)
         else:
             stream, index, recoveries = work.stream, work.index, work.recoveries
-            for message in e.messages:
+            for message in outcome.messages:
                 plain = _plain(d, run, message, at, stream, index, recoveries)
                 if plain is not None:
                     yield plain
                     continue
+                scope = run.scope
                 yield from _route(d, run, message, at, stream, index, recoveries)
-                if run.ended is not None or run.scope == "exit":
+                if run.ended is not None or run.scope != scope:
                     return
-    elif kind is Fail:
-        yield from _failed(d, run, work, cast(Fail, outcome), at)
+    elif isinstance(outcome, Fail):
+        yield from _failed(d, run, work, outcome, at)
+    elif (unknown := _unknown_step(d, outcome)) is not None:
+        error = ErrorInfo(
+            "stepwell.errors.WorkflowStepDoesNotExistError",
+            f"step {work.step!r} wants to go on at {unknown!r}, which does not exist",
+        )
+        yield from _failed(d, run, work, Fail(error, final=True), at)
     else:
         yield WorkDone(work.id)
         yield from _moved(d, run, work, outcome, at)
     if run.ended is not None:
+        return
+    if run.ending is not None and not run.work and not run.waits:
+        # Clean-up owes nothing any more, so it is over, whether or not a step has said so.
+        yield from _end(d, run, at, RunStatus.COMPLETED)
         return
     if work.stream and run.streams:
         stream = run.streams.get(work.stream)
@@ -418,6 +479,14 @@ def _attempted(d: Definition, run: Run, i: Attempted) -> Entries:
     state = run.steps.get(work.step)
     if state is not None and state.queue:
         yield from _next(d, run, work.step, at)
+
+
+def _unknown_step(d: Definition, outcome: object) -> str | None:
+    for field in ("step", "then", "on_timeout"):
+        name: str | None = getattr(outcome, field, None)
+        if name is not None and name not in d.by_name:
+            return name
+    return None
 
 
 def _moved(d: Definition, run: Run, work: Work, outcome: object, at: float) -> Entries:
@@ -443,11 +512,14 @@ def _moved(d: Definition, run: Run, work: Work, outcome: object, at: float) -> E
             id = derived_id(run.id, "wait", run.counter + 1)[:12]
             due = None if timeout is None else at + timeout
             wait = WaitOpened(id, at, 0, "", tag, where, due, None, then, on_timeout, message)
+            wait.stream, wait.index, wait.recoveries = work.stream, work.index, work.recoveries
             yield wait
             yield from _from_inbox(d, run, id, at)
         case Spawn(workflow, message, then):
             id = derived_id(run.id, "child", run.counter + 1)[:16]
-            yield WaitOpened(id, at, then=then)
+            wait = WaitOpened(id, at, then=then)
+            wait.stream, wait.index, wait.recoveries = work.stream, work.index, work.recoveries
+            yield wait
             yield ChildStarted(id, workflow, message)
         case Complete(result):
             yield from _end(d, run, at, RunStatus.COMPLETED, result)
@@ -457,6 +529,8 @@ def _moved(d: Definition, run: Run, work: Work, outcome: object, at: float) -> E
 
 def _next(d: Definition, run: Run, name: str, at: float) -> Entries:
     """Give the step's free worker slots to what is queued."""
+    if run.parked is not None:
+        return
     step = d.by_name[name]
     while True:
         state = run.steps.get(name)
@@ -487,9 +561,12 @@ def _failed(d: Definition, run: Run, work: Work, fail: Fail, at: float) -> Entri
             yield from _add(d, run, handler, message, at, work.stream, work.index, used)
             return
     if run.scope == "normal" and d.on_error is not None:
-        cancel = run.children()
-        failure = Failure(work.step, work.message, fail.error, work.attempt, at - work.first_at, at)
-        yield ScopeEntered("error", RunStatus.FAILED, None, fail.error, work.step, cancel)
+        tries, elapsed = work.attempt, at - work.first_at
+        failure = Failure(work.step, work.message, fail.error, tries, elapsed, at)
+        error, cancel = fail.error, run.children()
+        yield ScopeEntered(
+            "error", RunStatus.FAILED, None, error, work.step, cancel, tries, elapsed
+        )
         yield from _add(d, run, d.by_name[d.on_error], Message(FAILURE, failure), at)
         return
     yield from _end(d, run, at, RunStatus.FAILED, None, fail.error, work)
@@ -527,8 +604,9 @@ def _due(d: Definition, run: Run, i: Due) -> Entries:
         elif kind == "wait":
             yield from _wait_timed_out(d, run, cast("dict[str, Wait]", run.waits)[str(ref)], i.at)
         else:
-            busy = (w.step for w in run.work.values() if w.phase == RUNNING or w.partial)
-            active = ", ".join(dict.fromkeys(busy))
+            # Bodies that wait, and work that has not begun, are not at work.
+            busy = {w.step for w in run.work.values() if w.phase == RUNNING or w.partial}
+            active = ", ".join(sorted(busy))
             seconds = d.timeout or 0.0
             text = f"Operation timed out after {seconds} seconds. " + (
                 f"Currently active steps: {active}" if active else "No steps active"
@@ -543,7 +621,16 @@ def _wait_timed_out(d: Definition, run: Run, wait: Wait, at: float) -> Entries:
         yield from _next(d, run, run.work[wait.work].step, at)
     elif wait.on_timeout is not None:
         message = wait.message or Message("Timeout", None)
-        yield from _add(d, run, d.by_name[wait.on_timeout], message, at)
+        yield from _add(
+            d,
+            run,
+            d.by_name[wait.on_timeout],
+            message,
+            at,
+            wait.stream,
+            wait.index,
+            wait.recoveries,
+        )
     else:
         seconds = at - wait.at
         error = ErrorInfo(
@@ -556,11 +643,15 @@ def _wait_timed_out(d: Definition, run: Run, wait: Wait, at: float) -> Entries:
 
 
 def _arrived(d: Definition, run: Run, i: Arrived) -> Entries:
+    if not run.begun:
+        yield Unhandled(i.message, kept=True, wait=i.wait)
+        return
     if i.wait is None:
         yield from _route(d, run, i.message, i.at, external=True)
         return
     wait = (run.waits or {}).get(i.wait)
-    if wait is not None and (wait.tag is None or wait.tag == i.message.tag):
+    # Waits for time or for a child have no tag: nobody outside can answer those.
+    if wait is not None and wait.tag == i.message.tag:
         yield from _answer(d, run, wait, i.message, i.at)
     else:
         yield Unhandled(i.message, kept=True, wait=i.wait)
@@ -571,7 +662,9 @@ def _answer(d: Definition, run: Run, wait: Wait, m: Message, at: float) -> Entri
     if wait.work:
         yield from _next(d, run, run.work[wait.work].step, at)
     elif wait.then is not None:
-        yield from _add(d, run, d.by_name[wait.then], m, at)
+        yield from _add(
+            d, run, d.by_name[wait.then], m, at, wait.stream, wait.index, wait.recoveries
+        )
     elif wait.message is not None:
         yield from _end(d, run, at, RunStatus.COMPLETED, wait.message)
 
@@ -581,9 +674,12 @@ def _asked(d: Definition, run: Run, i: Asked) -> Entries:
     if work is None or work.over or (work.waits and i.key in work.waits):
         return
     due = None if i.timeout is None else i.at + i.timeout
-    yield WaitOpened(i.wait, i.at, i.work, i.key, i.tag, i.where, due, i.question)
-    yield from _from_inbox(d, run, i.wait, i.at)
-    if run.waits and i.wait in run.waits:
+    id = i.wait
+    if run.waits and id in run.waits:
+        id = derived_id(run.id, id, i.work, i.key)[:12]  # another piece of work has taken it
+    yield WaitOpened(id, i.at, i.work, i.key, i.tag, i.where, due, i.question)
+    yield from _from_inbox(d, run, id, i.at)
+    if run.waits and id in run.waits:
         yield from _next(d, run, work.step, i.at)
 
 
@@ -594,9 +690,7 @@ def _from_inbox(d: Definition, run: Run, id: str, at: float) -> Entries:
     wait = cast("dict[str, Wait]", run.waits)[id]
     for slot in (f"wait:{id}", wait.tag):
         for position, message in enumerate(run.inbox.get(slot, ()) if slot else ()):
-            if message.tag == (wait.tag or message.tag) and (
-                slot != wait.tag or matches(message, wait.where)
-            ):
+            if message.tag == wait.tag and (slot != wait.tag or matches(message, wait.where)):
                 yield InboxTaken(str(slot), position)
                 yield from _answer(d, run, wait, message, at)
                 return
@@ -614,13 +708,14 @@ def matches(m: Message, where: Mapping[str, Json] | None) -> bool:
 
 
 def _noted(_d: Definition, run: Run, i: Noted) -> Entries:
-    if i.work in run.work:
+    work = run.work.get(i.work)
+    if work is not None and not work.over and i.key not in (work.answers or {}):
         yield AnswerKept(i.work, i.key, i.value)
 
 
 def _gathered(_d: Definition, run: Run, i: Gathered) -> Entries:
     work = run.work.get(i.work)
-    if work is None or (work.answers is not None and i.key in work.answers):
+    if work is None or work.over or (work.answers is not None and i.key in work.answers):
         return
     buffer = (run.buffers or {}).get((work.step, i.buffer))
     wanted: dict[str, int] = {}
@@ -630,27 +725,26 @@ def _gathered(_d: Definition, run: Run, i: Gathered) -> Entries:
         yield AnswerKept(i.work, i.key, None)
         return
     number = 1 if buffer is None else buffer.last + 1
-    have = {tag: buffer.by_tag.get(tag, {}) if buffer else {} for tag in wanted}
+    have = {tag: buffer.by_tag.get(tag, ()) if buffer else () for tag in wanted}
     full = all(len(have[t]) + (t == i.message.tag) >= n for t, n in wanted.items())
     taken: tuple[int, ...] | None = None
     if full:
-        queues = {tag: list(members) for tag, members in have.items()}
-        queues[i.message.tag].append(number)
-        for queue in queues.values():
-            queue.reverse()
-        taken = tuple(queues[tag].pop() for tag in i.expected)
+        # Of each tag what came first; the message itself comes last.
+        queues = {tag: iter(members) for tag, members in have.items()}
+        taken = tuple(next(queues[tag], number) for tag in i.expected)
     yield BufferGathered(i.work, i.key, work.step, i.buffer, i.message, taken)
 
 
 def _sent(d: Definition, run: Run, i: Sent) -> Entries:
     work = run.work.get(i.work)
-    if work is None:
+    if work is None or work.over:
         return
     if i.digests:
         yield Digested(i.work, i.digests)
+    scope = run.scope
     for message in i.messages:
         yield from _route(d, run, message, i.at, recoveries=work.recoveries)
-        if run.ended is not None:
+        if run.ended is not None or run.scope != scope:
             return
 
 
@@ -668,15 +762,22 @@ def _child_asked(d: Definition, run: Run, i: ChildAsked) -> Entries:
     work = run.work.get(i.work)
     if work is None or work.over or (work.waits and i.key in work.waits):
         return
+    if run.waits and i.child in run.waits:
+        return
+    orphan = run.orphans is not None and i.child in run.orphans
     yield WaitOpened(i.child, i.at, i.work, i.key)
-    yield ChildStarted(i.child, i.workflow, i.message)
+    if not orphan:  # or else it is still at work for an attempt that failed
+        yield ChildStarted(i.child, i.workflow, i.message)
     yield from _next(d, run, work.step, i.at)
 
 
 def _child_ended(d: Definition, run: Run, i: ChildEnded) -> Entries:
-    wait = (run.waits or {}).get(i.result.run)
+    id = i.result.run
+    wait = (run.waits or {}).get(id)
     if wait is not None and wait.child is not None:
         yield from _answer(d, run, wait, Message(CHILD, i.result), i.at)
+    elif run.orphans and id in run.orphans:
+        yield WaitEnded(id, run.orphans[id][0], Message(CHILD, i.result))
 
 
 _DECIDE: dict[type, Callable[[Definition, Run, Any], Entries]] = {
@@ -697,3 +798,7 @@ _DECIDE: dict[type, Callable[[Definition, Run, Any], Entries]] = {
     ResumeAsked: _resume,
     Loaded: _loaded,
 }
+
+_WHILE_PARKED = frozenset(
+    {Start, Arrived, ChildEnded, CancelAsked, ResumeAsked, Edited, Wrote},
+)

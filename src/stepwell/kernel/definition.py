@@ -12,8 +12,8 @@ the same in a workflow of three steps and of three thousand.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Literal, TypeAlias, cast
+from dataclasses import dataclass, field, fields
+from typing import Literal, cast
 
 from stepwell.values import Json
 
@@ -148,10 +148,7 @@ class Definition:
 
     def to_json(self) -> dict[str, Json]:
         """The definition as JSON values; fields that have their default are left out."""
-        plain = asdict(self)
-        for derived in ("by_name", "routes", "by_kind", "marked"):
-            del plain[derived]
-        return cast("dict[str, Json]", _without_defaults(plain))
+        return cast("dict[str, Json]", _plain(self))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Json]) -> Definition:
@@ -178,9 +175,6 @@ def _step_from_json(row: Mapping[str, Json]) -> StepDef:
     return StepDef(**fields)  # pyright: ignore[reportArgumentType]
 
 
-_Plain: TypeAlias = "None | bool | int | float | str | tuple[_Plain, ...] | Mapping[str, _Plain]"
-
-
 def _tuples(value: Json) -> object:
     """JSON lists as the tuples that the frozen dataclasses hold."""
     if isinstance(value, list | tuple):
@@ -188,17 +182,18 @@ def _tuples(value: Json) -> object:
     return value
 
 
-_DEFAULTS = (None, "", (), False)
-
-
-def _without_defaults(value: object, key: str = "") -> object:
-    if isinstance(value, dict):
-        rows = cast("dict[str, object]", value)
-        return {
-            k: _without_defaults(v, k)
-            for k, v in rows.items()
-            if v not in _DEFAULTS or (k == "take" and v is not None)
-        }
-    if isinstance(value, list | tuple) and key != "retry":
-        return [_without_defaults(v) for v in cast("tuple[object, ...]", value)]
+def _plain(value: object) -> object:
+    """A part of a definition as JSON values; `retry` is JSON already."""
+    if isinstance(value, Definition | StepDef | Join):
+        rows: dict[str, object] = {}
+        for f in fields(value):
+            if not f.init:
+                continue  # routing tables, computed from the rest
+            part: object = getattr(value, f.name)
+            # 0 and False are equal, but they are not the same setting.
+            if part != f.default or type(part) is not type(f.default):
+                rows[f.name] = part if f.name == "retry" else _plain(part)
+        return rows
+    if isinstance(value, tuple):
+        return [_plain(item) for item in cast("tuple[object, ...]", value)]
     return value

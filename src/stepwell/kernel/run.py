@@ -68,9 +68,9 @@ QUEUED, RUNNING, WAITING, DELAYED = Phase
 class Work:
     """One run of a step that is owed.
 
-    `over`: no attempt is live; the first or the next one is to come. `partial`: it got one of several
-    things it waits for, so its body may be busy although it still waits. `timer` is the number of
-    its live timer (0: none). `restarts` counts how often a process died under its attempt.
+    `over`: no attempt is live; the first or the next one is to come. `partial`: it got one of
+    several things it waits for, so its body may be busy although it still waits. `timer` is the
+    number of its live timer (0: none). `restarts` counts how often a process died under an attempt.
 
     Without slots, and with what is rarely set left to the class: this is made for every step.
     """
@@ -323,7 +323,8 @@ def _work_added(run: Run, e: WorkAdded) -> None:
     if e.recoveries is not None:
         work.recoveries = dict(e.recoveries)
     if e.stream:
-        cast("dict[int, Stream]", run.streams)[e.stream].live += 1
+        streams: dict[int, Stream] = run.streams  # pyright: ignore[reportAssignmentType]
+        streams[e.stream].live += 1
     if e.begun:
         work.attempt = 1
         work.first_at = e.at
@@ -408,7 +409,8 @@ def _work_done(run: Run, e: WorkDone) -> None:
     else:
         _leave(run, work)
     if work.stream:
-        cast("dict[int, Stream]", run.streams)[work.stream].live -= 1
+        streams: dict[int, Stream] = run.streams  # pyright: ignore[reportAssignmentType]
+        streams[work.stream].live -= 1
     if work.waits:
         _close_waits(run, work)
 
