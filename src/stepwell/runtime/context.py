@@ -495,7 +495,8 @@ def message_for(
     tag = types.add(kind)
     routes = definition.routes.get(tag, ())
     kinds: tuple[str, ...] = ()
-    if definition.by_kind:
+    if definition.by_kind or not (routes or tag in definition.marked):
+        # A class that the workflow does not name may still be a kind of one that it does.
         kinds = tuple(types.tags[b] for b in kind.__mro__[1:] if b in types.tags)
         routes = (*routes, *(r for k in kinds for r in definition.by_kind.get(k, ())))
     if step is not None:

@@ -136,6 +136,7 @@ class RunLedger:
             # Not the store's trouble (that is waited out) and not a lost lease: a fault of ours.
             logger.critical("run %s: a commit failed", self.run_id, exc_info=bug)
             self._give_up()
+            self.worker.crashed(self, bug)
         finally:
             self._task = None
             waiting, self._waiting = self._waiting, []

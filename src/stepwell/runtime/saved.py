@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any, cast
 
 from stepwell.authoring.events.serializers import BaseSerializer
@@ -115,14 +115,24 @@ def _read(data: Any, types: TypeRegistry) -> object:
         case "c" if value == "ErrorInfo":
             return ErrorInfo(*rest[0][1])
         case "c":
-            part = _PARTS[value]
-            made = object.__new__(part)  # not every field is an argument of its maker
-            values = [_read(v, types) for v in rest[0][1]]
-            for field, item in zip(fields(part), values, strict=False):
-                setattr(made, field.name, item)
-            return made
+            return _made(_PARTS[value], [_read(v, types) for v in rest[0][1]])
         case _:
             raise ValueError(f"a snapshot can't hold {kind!r}")
+
+
+def _made(kind: type, values: list[object]) -> object:
+    """An instance of a part with these values of its fields; the rest has its defaults, because
+    it was written before those fields were there."""
+    made: object = object.__new__(kind)  # not every field is an argument of its maker
+    for number, field in enumerate(fields(kind)):
+        if number < len(values):
+            value = values[number]
+        elif field.default_factory is not MISSING:
+            value = field.default_factory()
+        else:
+            value = field.default
+        setattr(made, field.name, value)
+    return made
 
 
 def owed_by(run: Run) -> list[Message]:
@@ -165,10 +175,10 @@ def load_saved(
     version = data.get("version", 0)
     if not isinstance(version, int) or version > VERSION:
         raise ValueError(f"Cannot load serialized workflow context with version={version!r}.")
-    store = None
+    store: InMemoryStateStore[Any] | None = None
     if data.get("state"):
         reader = serializer or program.serializer
-        store = InMemoryStateStore.from_dict(data["state"], reader)
+        store = InMemoryStateStore[Any].from_dict(data["state"], reader, program.state_type)
     if not data["is_running"]:
         return store, None
     if version < VERSION:
@@ -187,7 +197,7 @@ def load_saved(
 def _revive(run: Run, program: Program, timeout: float | None) -> None:
     """Make a run out of a snapshot that can be loaded: one that was cancelled is alive again, its
     deadline is that of the program, and children, which are gone, will be asked for anew."""
-    run.ended = run.result = run.error = run.failed_step = None
+    run.ended = run.result = run.error = run.failed_step = run.orphans = None
     run.failed_after = (0, 0.0)
     now = program.definition.timeout
     if now is None:
@@ -225,7 +235,7 @@ def _from_workers(
     evolve(run, RunStarted(at, None if timeout is None else at + timeout))
 
     def message(text: str, step: str | None = None) -> Message:
-        event = reader.deserialize(text)
+        event: object = reader.deserialize(text)
         return Message(types.add(type(event)), event, step)
 
     for step, worker in cast("dict[str, dict[str, Any]]", data.get("workers", {})).items():
@@ -252,7 +262,7 @@ def _fill_buffer(run: Run, step: str, name: str, members: list[Message]) -> None
     for member in members:
         buffer.last += 1
         buffer.members[buffer.last] = member
-        buffer.by_tag.setdefault(member.tag, {})[buffer.last] = None
+        buffer.by_tag.setdefault(member.tag, deque()).append(buffer.last)
     if run.buffers is None:
         run.buffers = {}
     run.buffers[(step, name)] = buffer

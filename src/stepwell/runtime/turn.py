@@ -346,7 +346,7 @@ class ActiveRun:
     def _stop(self, attempt: Attempt) -> None:
         attempt.dead = True
         self.attempts.pop(attempt.id, None)
-        if attempt.task is not None and attempt.task is not asyncio.current_task():
+        if attempt.task is not None:
             attempt.task.cancel()
 
     def _stop_what_is_not_owed(self, entry: ScopeEntered | RunEnded | RunParked) -> None:
@@ -483,13 +483,14 @@ class ActiveRun:
                 edits = ()
                 attempt.drop_unsent()
                 outcome = Fail(ErrorInfo.of(error), None, final=True)
-            # What this makes begin is for this runner, unless it was told to stop.
-            self._runs = not attempt.expired
+            # What this makes begin is for this runner, unless it was told to stop: a task that was
+            # cancelled once is not fit for other bodies, even if its own would not stop for it.
+            self._runs = not task.cancelling()
             try:
                 self._finished(attempt, outcome, edits)
             except Exception as bug:
                 self.broken(bug)
-            if attempt.expired:
+            if task.cancelling():
                 return
         self._runs = False
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from stepwell.authoring.events.state_store import DictState, InMemoryStateStore
 from stepwell.authoring.program import Program
-from stepwell.errors import RunAlreadyExists, StepwellError, StoreError
+from stepwell.errors import LeaseLost, RunAlreadyExists, StepwellError, StoreError
 from stepwell.kernel.inputs import (
     Arrived,
     CancelAsked,
@@ -88,6 +88,7 @@ class Worker:
         self.refusals: dict[str, RunAlreadyExists] = {}
         self._news: dict[str, list[asyncio.Future[None]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._owed: list[Commit] = []
         self._posts: set[asyncio.Task[Any]] = set()
         self._wake = asyncio.Event()
         self._stopping = False
@@ -168,6 +169,7 @@ class Worker:
                 await self._register()
                 if late:
                     await self._check_ownership()
+                await self._settle()
                 await self._look(await self._dead())
                 await self._release_idle()
             except StoreError as error:
@@ -233,38 +235,49 @@ class Worker:
         await self._tell_followers()
         if not self.claims:
             return
-        while not self._stopping:
-            names = self._claimable()
-            room = min(_BATCH, self.max_active - len(self.runs))
-            if not names or room <= 0:
-                return
+        for names, room in self._room():
+            await self._claim(names, room, dead)
+        now = self.clock.now()
+        self._call_at(await self.store.next_due(tuple(self.programs), now))
+
+    async def _claim(self, names: Sequence[str], room: int, dead: Sequence[str]) -> None:
+        """Take up to `room` runs of these workflows that are due."""
+        while room > 0 and not self._stopping:
             now = self.clock.now()
             due = await self.store.next_due(names, now)
             if not dead and (due is None or due > now):
-                self._call_at(due)
                 return
-            rows = await self.store.claim(self.id, names, now, room, dead)
+            rows = await self.store.claim(self.id, names, now, min(_BATCH, room), dead)
+            dead = ()
+            room -= len(rows)
             for loaded in await self.store.load_many([row.id for row in rows]):
-                await self.activate(loaded)
-            if len(rows) < room:
-                dead = ()
-                if not rows:
-                    self._call_at(await self.store.next_due(names, now))
-                    return
+                try:
+                    await self.activate(loaded)
+                except StoreError:
+                    raise
+                except Exception as bug:
+                    logger.critical("run %s can't be taken up", loaded.row.id, exc_info=bug)
+                    await self._park(loaded.row, f"stepwell failed: {bug!r}")
+            if not rows:
+                return
 
-    def _claimable(self) -> list[str]:
-        """The workflows of which another run may be active here."""
+    def _room(self) -> list[tuple[list[str], int]]:
+        """Which workflows may have how many more runs in memory here."""
         active: dict[str, int] = {}
         for ledger in self.runs.values():
             if ledger.active is not None:
                 name = ledger.active.definition.name
                 active[name] = active.get(name, 0) + 1
-        return [
-            name
-            for name, (_, owner) in self.programs.items()
-            if (limit := getattr(owner, "num_concurrent_runs", None)) is None
-            or active.get(name, 0) < limit
-        ]
+        free = self.max_active - len(self.runs)
+        unlimited: list[str] = []
+        room: list[tuple[list[str], int]] = [(unlimited, free)]
+        for name, (_, owner) in self.programs.items():
+            limit = getattr(owner, "num_concurrent_runs", None)
+            if limit is None:
+                unlimited.append(name)
+            else:
+                room.append(([name], min(free, limit - active.get(name, 0))))
+        return [(names, count) for names, count in room if names]
 
     def _call_at(self, due: float | None) -> None:
         if due is not None:
@@ -522,18 +535,46 @@ class Worker:
         ledger.lost = True  # nothing that its bodies do while they stop counts any more
         self._forget(ledger)
         await _stop_bodies(active)
-        await self.store.commit(
+        commit = Commit(
+            run=ledger.run_id,
+            fence=ledger.fence,
+            at=self.clock.now(),
+            status=RunStatus.WAITING,
+            due=pending(active.run).due,
+            worker=self.id,
+            release=True,
+        )
+        self._owed.append(commit)
+        await self._settle()
+
+    async def _settle(self) -> None:
+        """Make the commits that let go of runs; those that the store refuses now, later."""
+        while self._owed:
+            commit = self._owed[0]
+            try:
+                await self.store.commit(commit)
+            except LeaseLost:
+                logger.debug("run %s was taken over before it was let go of", commit.run)
+            self._owed.remove(commit)
+            self._tell(commit.run)
+            self._wake.set()  # a message may have come in between
+
+    def crashed(self, ledger: RunLedger, bug: Exception) -> None:
+        """A turn can't be written down: a fault of this library. A person has to look at it."""
+        reason = f"stepwell failed: {bug!r}"
+        self._owed.append(
             Commit(
                 run=ledger.run_id,
                 fence=ledger.fence,
                 at=self.clock.now(),
-                status=RunStatus.WAITING,
-                due=pending(active.run).due,
+                status=RunStatus.PARKED,
+                due=None,
                 worker=self.id,
                 release=True,
+                detail=codec.dump_json({"reason": reason}),
             )
         )
-        self._wake.set()  # a message may have come in between
+        self._background(self._settle())
 
     # --- news for those who follow a run ---------------------------------------------------------
 
