@@ -156,7 +156,9 @@ class Attempt:
         if work.answers is not None and key in work.answers:
             return cast(Message, work.answers[key])
         made = make()
-        value = await made if isinstance(made, Awaitable) else made
+        value = (
+            await cast("Awaitable[object]", made) if isinstance(made, Awaitable) else made
+        )
         message = Message("memo", value)
         self._alive()
         self.flush()

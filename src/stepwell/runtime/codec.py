@@ -134,7 +134,7 @@ def read_message(row: list[Any], types: TypeRegistry) -> Message:
             return Message(tag, _read_failure(inner["\x00failure"], types), to, kinds)
         if "\x00child" in inner:
             return Message(tag, _read_child(inner["\x00child"], types), to, kinds)
-    return Message(tag, types.load(tag, data), to, kinds)
+    return Message(tag, types.load(tag, cast(Json, data)), to, kinds)
 
 
 def _write_failure(f: Failure, types: TypeRegistry) -> str:

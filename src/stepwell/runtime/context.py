@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Protocol, cast, overload
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 from typing_extensions import TypeVar
 
 from stepwell.authoring.events.model import Event
@@ -39,7 +39,7 @@ from stepwell.values import Json, RunStatus, derived_id, utc
 if TYPE_CHECKING:
     from stepwell.runtime.turn import ActiveRun
 
-S = TypeVar("S", default=DictState)
+S = TypeVar("S", bound=BaseModel, default=DictState)
 E = TypeVar("E", bound=Event)
 T = TypeVar("T")
 
@@ -252,7 +252,11 @@ class Context(Generic[S]):
         """How often this step was tried before, and how that ended."""
         attempt = self._step("retry_info")
         work = attempt.work
-        error = None if work.error is None else attempt.active.types.exception(work.error)
+        error = (
+            None
+            if work.error is None
+            else cast(Exception, attempt.active.types.exception(work.error))
+        )
         return RetryInfo(
             max(0, work.attempt - 1),
             max(0.0, attempt.active.clock.now() - work.first_at),

@@ -159,12 +159,12 @@ def waits_of(run: Run) -> list[WaitInfo]:
 
 def _fields(payload: object) -> Json:
     dump = getattr(payload, "model_dump", None)
-    plain = dump(mode="json") if callable(dump) else payload
+    plain: Any = dump(mode="json") if callable(dump) else payload
     if isinstance(plain, dict):
-        rows = dict(cast("dict[str, Json]", plain))
+        rows: dict[str, Any] = dict(cast("dict[str, Any]", plain))
         extra = rows.pop("_data", None)
         if isinstance(extra, dict):
-            rows.update(cast("dict[str, Json]", extra))
+            rows.update(cast("dict[str, Any]", extra))
         return rows
     return str(plain)
 
@@ -245,7 +245,7 @@ def why_of(info: RunInfo, run: Run | None, definition: Definition | None, now: f
 
 def _steps(run: Run | None, now: float) -> tuple[str, ...]:
     found: list[str] = []
-    for work in [] if run is None else run.work.values():
+    for work in () if run is None else tuple(run.work.values()):
         if work.phase == RUNNING:
             found.append(f"{work.step} (attempt {work.attempt}, since {_ago(now, work.first_at)})")
         elif work.phase == QUEUED:

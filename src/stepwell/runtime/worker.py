@@ -349,7 +349,7 @@ class Worker:
     ) -> tuple[Run, InMemoryStateStore[Any] | None]:
         """The run, and its state, as the store has them."""
         types = program.types
-        state_type = program.state_type or DictState
+        state_type: type[Any] = program.state_type or DictState
         run = Run(loaded.row.id)
         state: InMemoryStateStore[Any] | None = None
         if loaded.snapshot is not None:
