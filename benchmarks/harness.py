@@ -22,11 +22,11 @@ from statistics import median
 from typing import Literal
 
 from peers.common import Job, Scenario, run_scenario
-from setup import HERE, PEERS, python_of
+from setup import HERE, python_of
 
 TURNS, QUICK_TURNS = 7, 3
 SLOW, SLOW_TURNS = 5.0, 5
-"""A peer whose one answer costs more than `SLOW` seconds is asked `SLOW_TURNS` times only."""
+"""A side whose first turn costs more than `SLOW` seconds takes `SLOW_TURNS` turns only."""
 
 ANSWER_LIMIT = 180.0
 """Seconds a peer may take for one answer before it is ended and reported so."""
@@ -149,7 +149,7 @@ class Side:
             if self._warm:
                 self.raw.append(raw)
                 self.tenth.append(tenth)
-            elif raw > SLOW and self.name in PEERS:
+            elif raw > SLOW:
                 self._turns = min(self._turns, SLOW_TURNS)
             self._warm = True
 
