@@ -20,7 +20,7 @@ from fnmatch import fnmatch
 from setup import HERE, PEERS
 
 GROUPS = {
-    "startup": ["import", "import_used"],
+    "startup": ["import", "import_used_over_pydantic", "import_used"],
     "memory": [
         "one_step",
         "chain_10",
