@@ -288,10 +288,10 @@ class _Draft:
     def _grey(self) -> None:
         """Boxes without a visited arrow, and steps that did not run, were not visited."""
         run = cast(RunView, self.run)
-        alive = {id for e in self.picture.edges.values() if e.count for id in (e.source, e.target)}
-        alive |= {step_id(name) for name, view in run.steps.items() if view.count}
-        if not run.steps and not run.visited:
-            alive = set()
+        alive: set[str] = {step_id(name) for name, view in run.steps.items() if view.count}
+        for edge in self.picture.edges.values():
+            if edge.count:
+                alive |= {edge.source, edge.target}
         for id, node in self.picture.nodes.items():
             if id not in alive:
                 self.picture.nodes[id] = replace(node, visited=False)

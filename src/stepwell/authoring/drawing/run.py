@@ -106,7 +106,8 @@ def run_view(definition: Definition, entries: Iterable[Entry | Sequence[Entry]])
 
     Example:
         >>> from stepwell.kernel.definition import StepDef
-        >>> d = Definition("d", (StepDef("a", accepts=("Start",), emits=("Stop",)),), ends=("Stop",))
+        >>> a = StepDef("a", accepts=("Start",), emits=("Stop",))
+        >>> d = Definition("d", (a,), start="Start", ends=("Stop",))
         >>> view = run_view(
         ...     d,
         ...     [
