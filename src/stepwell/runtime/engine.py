@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self, cast
 
 from stepwell.authoring.events.model import Event
 from stepwell.authoring.events.state_store import InMemoryStateStore
-from stepwell.authoring.program import Program
+from stepwell.authoring.program import Program, TypeRegistry
 from stepwell.errors import (
     NoPendingQuestion,
     RunNotFound,
@@ -24,15 +24,17 @@ from stepwell.errors import (
     WorkflowRuntimeError,
 )
 from stepwell.kernel.inputs import Arrived, Edited, ResumeAsked, Start
-from stepwell.kernel.journal import Entry, RunEnded
+from stepwell.kernel.journal import Entry, RunEnded, RunResumed
 from stepwell.kernel.outcomes import Message
-from stepwell.kernel.run import Run
+from stepwell.kernel.run import EVOLVE, Run
 from stepwell.runtime import codec
 from stepwell.runtime.clock import SYSTEM, new_run_id
 from stepwell.runtime.context import Context
 from stepwell.runtime.fork import cut, replaced
 from stepwell.runtime.handler import WorkflowHandler
+from stepwell.runtime.identity import is_dead
 from stepwell.runtime.ledger import RunLedger
+from stepwell.runtime.saved import restore
 from stepwell.runtime.stored import StoredRun, StreamItem, read_stream
 from stepwell.runtime.views import RunInfo, Why, run_info, why_of
 from stepwell.runtime.worker import Worker, misfit_of
@@ -66,7 +68,8 @@ class Engine:
         max_active: how many runs are held in memory at once.
         snapshot_every: journal rows of a run between two snapshots of it.
         clock: the time; another one for tests.
-        worker: False makes an engine that never claims runs, even of known workflows.
+        worker: False makes an engine that never advances runs, even of known workflows: what it
+            starts and resumes is left to workers.
 
     Raises:
         ValueError: the store's URL names no store, or a number is out of range.
@@ -270,7 +273,7 @@ class Engine:
             return
         worker = self._worker
         limit = getattr(owner, "num_concurrent_runs", None)
-        if limit is not None or len(worker.runs) >= worker.max_active:
+        if limit is not None or len(worker.runs) >= worker.max_active or not worker.claims:
             # Its turn may be later: it is created first, and claimed when there is room.
             start = codec.encode_message(messages[0], types)
             stored.run_id = await self._store.create(
@@ -465,24 +468,37 @@ class Engine:
         return [entry for _, entries in await stored.entries() for entry in entries]
 
     async def why(self, run_id: str) -> Why:
-        """What the run waits for, since when, and what would move it."""
+        """What the run waits for, since when, and what would move it. Needs no code of the
+        workflow; raises `RunNotFound`."""
         info = await self.get(run_id)
-        run: Run | None = None
-        definition = None
+        if info.status.terminal or info.status is RunStatus.PARKED:
+            return why_of(info, None, None, self._clock.now())
         found = self._worker.programs.get(info.workflow)
-        if found is not None and not info.status.terminal and info.status is not RunStatus.PARKED:
-            definition = found[0].definition
-            run = await self._folded(run_id, found[0])
-        if info.status in (RunStatus.QUEUED, RunStatus.RUNNING) and info.owner is None:
-            workers = await self._store.workers()
-            now = self._clock.now()
-            if not any(info.workflow in w.workflows and w.until > now for w in workers):
-                return Why(
-                    info.status,
-                    f"{info.status.value}, but no live worker knows workflow {info.workflow!r}: "
-                    "start one that has it (`stepwell worker module:Workflow`).",
-                )
-        return why_of(info, run, definition, self._clock.now())
+        if found is None:
+            definition, run = None, await self._folded_bare(run_id)
+        else:
+            definition, run = found[0].definition, await self._folded(run_id, found[0])
+        now = self._clock.now()
+        alive = [
+            w for w in await self._store.workers() if w.until > now and not is_dead(w.host, w.pid)
+        ]
+        known = any(info.workflow in w.workflows for w in alive)
+        held = any(w.id == info.owner for w in alive)
+        return why_of(info, run, definition, now, held=held, known=known)
+
+    async def _folded_bare(self, run_id: str) -> Run:
+        """The run, folded without its workflow's code: payloads stay plain data."""
+        loaded = await self._store.load(run_id)
+        if loaded is None:
+            raise RunNotFound(run_id)
+        types = TypeRegistry(())
+        run = Run(run_id)
+        if loaded.snapshot is not None:
+            run = restore(json.loads(loaded.snapshot.data)["run"], types)
+        for row in loaded.rows:
+            for entry in codec.decode(await self._worker.whole(row.data), types, row.at):
+                EVOLVE[type(entry)](run, entry)
+        return run
 
     async def _folded(self, run_id: str, program: Program) -> Run:
         loaded = await self._store.load(run_id)
@@ -655,12 +671,15 @@ class Engine:
         Raises:
             RunNotFound: there is no such run.
             WorkflowRuntimeError: the run is not parked, or is held by another worker.
-            WorkflowNotRegistered: its workflow is not known here.
+            WorkflowNotRegistered: its workflow is not known here, and this engine is a worker.
         """
         info = await self.get(run_id)
-        self._program(info.workflow)
         if info.status is not RunStatus.PARKED:
             raise WorkflowRuntimeError(f"run {run_id} is {info.status.value}, not parked")
+        if not self._worker.claims:
+            await self._unpark(run_id)
+            return
+        self._program(info.workflow)
         now = self._clock.now()
         row = await self._store.claim_one(self._worker.id, run_id, now)
         loaded = None if row is None else await self._store.load(run_id)
@@ -670,6 +689,30 @@ class Engine:
         if active is not None:
             active.feed(ResumeAsked(now))
             await active.settled()
+
+    async def _unpark(self, run_id: str) -> None:
+        """Lift the parking and leave the run to the workers that know its workflow."""
+        now = self._clock.now()
+        row = await self._store.claim_one(self._worker.id, run_id, now)
+        if row is None or row.status is not RunStatus.PARKED:
+            raise WorkflowRuntimeError(f"run {run_id} is held by another worker")
+        run = await self._folded_bare(run_id)
+        deadline = run.deadline
+        if deadline is not None:  # the time it was parked does not count
+            deadline += max(0.0, now - run.parked_at)
+        await self._store.commit(
+            Commit(
+                run=run_id,
+                fence=row.fence,
+                at=now,
+                status=RunStatus.RUNNING,
+                due=0.0,
+                worker=self._worker.id,
+                rows=[codec.encode([RunResumed(now, "", deadline)], _NO_TYPES, now)],
+                release=True,
+                detail=b"{}",
+            )
+        )
 
     async def park(self, run_id: str, reason: str) -> bool:
         """Stop a run until a person resumes it. False when it has ended."""

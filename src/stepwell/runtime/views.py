@@ -206,8 +206,21 @@ def run_info(row: RunRow, detail: Mapping[str, Any]) -> RunInfo:
     )
 
 
-def why_of(info: RunInfo, run: Run | None, definition: Definition | None, now: float) -> Why:
-    """What the run waits for, since when, and what would move it."""
+def why_of(
+    info: RunInfo,
+    run: Run | None,
+    definition: Definition | None,
+    now: float,
+    *,
+    held: bool = True,
+    known: bool = True,
+) -> Why:
+    """What the run waits for, since when, and what would move it. `held`: its owner is alive;
+    `known`: some live worker knows its workflow."""
+    nobody = (
+        f"no live worker knows workflow {info.workflow!r}: start one that has it "
+        "(`stepwell worker module:Workflow`)"
+    )
     match info.status:
         case RunStatus.PARKED:
             return Why(
@@ -219,6 +232,8 @@ def why_of(info: RunInfo, run: Run | None, definition: Definition | None, now: f
             ended = "" if info.ended is None else f" at {utc(info.ended):%Y-%m-%d %H:%M:%S} UTC"
             reason = f": {info.reason}" if info.reason else ""
             return Why(info.status, f"{status.value}{ended}{reason}. Nothing will move it again.")
+        case RunStatus.QUEUED if not known:
+            return Why(info.status, f"queued since {_ago(now, info.created)}, but {nobody}.")
         case RunStatus.QUEUED:
             return Why(
                 info.status,
@@ -230,9 +245,12 @@ def why_of(info: RunInfo, run: Run | None, definition: Definition | None, now: f
     waits = info.waits if run is None else tuple(waits_of(run))
     steps = _steps(run, now)
     if info.status is RunStatus.RUNNING:
-        where = f"on worker {info.owner}" if info.owner else "by no worker: the next one takes it"
         busy = ", ".join(steps) or "its steps"
-        return Why(info.status, f"running {where}: {busy}.", waits, steps)
+        if held:
+            return Why(info.status, f"running on worker {info.owner}: {busy}.", waits, steps)
+        was = f"its worker {info.owner} is gone" if info.owner else "held by no worker"
+        then = "the next worker that knows its workflow takes it over" if known else nobody
+        return Why(info.status, f"running, but {was}; {then}. It was at: {busy}.", waits, steps)
     told = [_told(w, now, info.id) for w in waits] + [s for s in steps if "again" in s]
     if not told:
         accepts = ""
@@ -240,7 +258,8 @@ def why_of(info: RunInfo, run: Run | None, definition: Definition | None, now: f
             outside = sorted({tag for step in definition.steps for tag in step.accepts})
             accepts = f" (its steps take {', '.join(outside)})"
         told = [f"for an event from outside{accepts}; nothing else will move it"]
-    return Why(info.status, f"waiting {'; '.join(told)}.", waits, steps)
+    after = "" if known else f" What comes is kept, but {nobody}."
+    return Why(info.status, f"waiting {'; '.join(told)}.{after}", waits, steps)
 
 
 def _steps(run: Run | None, now: float) -> tuple[str, ...]:
