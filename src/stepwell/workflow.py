@@ -63,10 +63,15 @@ class Workflow(WorkflowBase[Ctx, Start, End], Generic[Ctx, Start, End]):
     """
 
     _gate: Gate | None = None
+    _kept: tuple[object, Program] | None = None
 
     def compiled(self) -> Program:
         """The program of this workflow: its definition, handlers and types."""
-        return compile_workflow(self)
+        plan = self._plan_now()
+        kept = self._kept
+        if kept is None or kept[0] is not plan or not self._launched:
+            self._kept = kept = (plan, compile_workflow(self))
+        return kept[1]
 
     def run(
         self,
@@ -102,7 +107,7 @@ class Workflow(WorkflowBase[Ctx, Start, End], Generic[Ctx, Start, End]):
             RuntimeError: there is no running event loop.
         """
         self._ensure_valid()
-        program = compile_workflow(self)
+        program = self.compiled()
         store = None
         if ctx is not None and ctx.in_use:
             raise ContextStateError(

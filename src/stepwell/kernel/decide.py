@@ -103,7 +103,7 @@ def advance(definition: Definition, run: Run, input: Input) -> list[Entry]:
     return entries
 
 
-def decide(definition: Definition, run: Run, input: Input) -> Entries:
+def decide(definition: Definition, run: Run, input: Input) -> Iterable[Entry]:
     """The entries that follow from `input`. Evolve the run by each before taking the next.
 
     A run that has ended decides nothing any more; a parked one only about what a person, the
@@ -111,7 +111,11 @@ def decide(definition: Definition, run: Run, input: Input) -> Entries:
     """
     kind = type(input)
     if run.ended is not None or (run.parked is not None and kind not in _WHILE_PARKED):
-        return iter(())
+        return ()
+    if kind is Attempted:
+        straight = _straight_on(definition, run, cast(Attempted, input))
+        if straight is not None:
+            return straight
     return _DECIDE[kind](definition, run, input)
 
 
@@ -479,6 +483,46 @@ def _attempted(d: Definition, run: Run, i: Attempted) -> Entries:
     state = run.steps.get(work.step)
     if state is not None and state.queue:
         yield from _next(d, run, work.step, at)
+
+
+def _straight_on(d: Definition, run: Run, i: Attempted) -> tuple[Entry, Entry] | None:
+    """What `_attempted` would decide about the plainest end of an attempt, at once: one message,
+    outside streams, which one step takes one by one. None for all others. Most are such."""
+    outcome = i.outcome
+    work = run.work.get(i.work)
+    if (
+        type(outcome) is not Emit
+        or len(outcome.messages) != 1
+        or outcome.stream
+        or i.edits
+        or work is None
+        or work.over
+        or work.stream
+        or work.phase != RUNNING
+        or run.ending is not None
+    ):
+        return None
+    message = outcome.messages[0]
+    tag = message.tag
+    if message.to is not None or message.kinds or tag in d.marked or run.by_tag:
+        return None
+    routes = d.routes.get(tag)
+    if routes is None or len(routes) != 1 or routes[0].slot >= 0 or run.steps[work.step].queue:
+        return None
+    step = routes[0].step
+    name = step.name
+    state = run.steps.get(name)
+    begun = (
+        state is None
+        or not step.workers
+        or (state.running - (name == work.step) < step.workers and not state.queue)
+    )
+    at = i.at
+    deadline = at + step.timeout if begun and step.timeout is not None else None
+    added = WorkAdded(
+        run.counter + 1, name, message, begun, at, deadline, 0, work.index, work.recoveries
+    )
+    return WorkDone(work.id), added
 
 
 def _unknown_step(d: Definition, outcome: object) -> str | None:

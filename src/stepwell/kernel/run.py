@@ -161,41 +161,41 @@ class Buffer:
     last: int = 0
 
 
-@dataclass(slots=True)
+@dataclass
 class Run:
     """One execution of a workflow. Make it with `Run(id)`; change it through `evolve` only.
 
     `orphans` are child runs whose wait died with an attempt: by id, the work that may ask for them
-    again, and under which key.
+    again, and under which key. As in `Work`, what is rarely set is left to the class.
     """
 
     id: str
-    begun: bool = False
-    ended: RunStatus | None = None
-    parked: str | None = None
-    scope: str = "normal"
-    counter: int = 0
-    at: float = 0.0
-    deadline: float | None = None
-    busy: int = 0
+    begun: bool = field(default=False, init=False)
+    ended: RunStatus | None = field(default=None, init=False)
+    parked: str | None = field(default=None, init=False)
+    scope: str = field(default="normal", init=False)
+    counter: int = field(default=0, init=False)
+    at: float = field(default=0.0, init=False)
+    deadline: float | None = field(default=None, init=False)
+    busy: int = field(default=0, init=False)
     work: dict[int, Work] = field(default_factory=dict[int, Work])
     steps: dict[str, StepState] = field(default_factory=dict[str, StepState])
-    waits: dict[str, Wait] | None = None
-    by_tag: dict[str, dict[str, None]] | None = None
-    joins: dict[tuple[str, int], JoinState] | None = None
-    streams: dict[int, Stream] | None = None
-    buffers: dict[tuple[str, str], Buffer] | None = None
-    inbox: dict[str, deque[Message]] | None = None
-    timers: list[tuple[float, int, str, int | str]] | None = None
-    timer: int = 0
-    dead_timers: int = 0
-    ending: ScopeEntered | None = None
-    result: Message | None = None
-    error: ErrorInfo | None = None
-    failed_step: str | None = None
-    failed_after: tuple[int, float] = (0, 0.0)
-    parked_at: float = 0.0
-    orphans: dict[str, tuple[int, str]] | None = None
+    waits: dict[str, Wait] | None = field(default=None, init=False)
+    by_tag: dict[str, dict[str, None]] | None = field(default=None, init=False)
+    joins: dict[tuple[str, int], JoinState] | None = field(default=None, init=False)
+    streams: dict[int, Stream] | None = field(default=None, init=False)
+    buffers: dict[tuple[str, str], Buffer] | None = field(default=None, init=False)
+    inbox: dict[str, deque[Message]] | None = field(default=None, init=False)
+    timers: list[tuple[float, int, str, int | str]] | None = field(default=None, init=False)
+    timer: int = field(default=0, init=False)
+    dead_timers: int = field(default=0, init=False)
+    ending: ScopeEntered | None = field(default=None, init=False)
+    result: Message | None = field(default=None, init=False)
+    error: ErrorInfo | None = field(default=None, init=False)
+    failed_step: str | None = field(default=None, init=False)
+    failed_after: tuple[int, float] = field(default=(0, 0.0), init=False)
+    parked_at: float = field(default=0.0, init=False)
+    orphans: dict[str, tuple[int, str]] | None = field(default=None, init=False)
 
     @property
     def status(self) -> RunStatus:

@@ -71,7 +71,7 @@ class Attempt:
         """Run a plain function off the event loop."""
         if execution == "process":
             return run_in_process(func, kwargs, self.step)
-        return run_in_thread(func, kwargs)
+        return run_in_thread(func, kwargs, self.step)
 
     # --- keys ------------------------------------------------------------------------------------
 

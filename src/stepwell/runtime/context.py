@@ -32,6 +32,7 @@ from stepwell.kernel.outcomes import Message
 from stepwell.kernel.run import RUNNING, Run
 from stepwell.retry import RetryInfo
 from stepwell.runtime.attempt import Attempt, current
+from stepwell.runtime.offload import on_loop
 from stepwell.runtime.saved import load_saved, owed_by, save
 from stepwell.runtime.watchers import expose
 from stepwell.values import Json, RunStatus, derived_id, utc
@@ -283,7 +284,9 @@ class Context(Generic[S]):
         types = attempt.active.types
         tags = tuple(types.add(t) for t in expected)
         message = Message(types.add(type(ev)), ev)
-        taken = attempt.gather(message, tags, buffer_id or "default")
+        taken = on_loop(
+            attempt.active, lambda: attempt.gather(message, tags, buffer_id or "default")
+        )
         return None if taken is None else [cast(Event, decoded(m, types)) for m in taken]
 
     async def wait_for_event(
@@ -403,10 +406,13 @@ class Context(Generic[S]):
                 "send_event() called before workflow started. Call workflow.run() first."
             )
         sent = message_for(active.definition, active.types, message, step)
-        if self._attempt is not None:
-            self._attempt.post(sent, route=True)
+        if step is None:
+            _warn_of_loss(active, sent)
+        attempt = self._attempt
+        if attempt is not None:
+            on_loop(active, lambda: attempt.post(sent, route=True))
         else:
-            active.arrive(Arrived(active.clock.now(), sent))
+            on_loop(active, lambda: active.arrive(Arrived(active.clock.now(), sent)))
 
     def write_event_to_stream(self, ev: Event | None) -> None:
         """Show `ev` to the readers of the run's stream. None does nothing."""
@@ -414,10 +420,11 @@ class Context(Generic[S]):
             return
         active = self._run("write_event_to_stream")
         message = Message(active.types.add(type(ev)), ev)
-        if self._attempt is not None:
-            self._attempt.post(message, route=False)
+        attempt = self._attempt
+        if attempt is not None:
+            on_loop(active, lambda: attempt.post(message, route=False))
         else:
-            active.write(message)
+            on_loop(active, lambda: active.write(message))
 
     # --- outside ---------------------------------------------------------------------------------
 
@@ -514,14 +521,24 @@ def message_for(
                 f"Step {step} collects a stream; ctx.send_event can't add to one. Return a list of "
                 "events instead."
             )
-    elif routes and all(r.step.join and r.step.join.kind == "collect" for r in routes):
+    return Message(tag, event, step, kinds)
+
+
+def _warn_of_loss(active: ActiveRun, message: Message) -> None:
+    """Say so when nobody can take a message but steps that collect a stream."""
+    routes = active.definition.routes.get(message.tag)
+    if (
+        routes
+        and not message.kinds
+        and message.tag not in (active.run.by_tag or ())
+        and all(r.step.join and r.step.join.kind == "collect" for r in routes)
+    ):
         warnings.warn(
-            f"{kind.__name__} is only taken by steps that collect a stream, which ctx.send_event "
+            f"{message.tag} is only taken by steps that collect a stream, which ctx.send_event "
             "can't add to; return a list of events instead",
             UserWarning,
             stacklevel=3,
         )
-    return Message(tag, event, step, kinds)
 
 
 def result_of(active: ActiveRun) -> Any:

@@ -9,22 +9,63 @@ what does not is refused before anything runs.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextvars
+import logging
 import multiprocessing
+import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
-from typing import cast
+from typing import Protocol, TypeVar, cast
 
 from stepwell.errors import ExecutionRefused
 
+logger = logging.getLogger("stepwell")
 
-async def run_in_thread(func: Callable[..., object], kwargs: Mapping[str, object]) -> object:
+T = TypeVar("T")
+
+
+class Homed(Protocol):
+    """Something that lives in one event loop."""
+
+    loop: asyncio.AbstractEventLoop
+    thread: int
+
+
+def on_loop(home: Homed, call: Callable[[], T]) -> T:
+    """`call()` in the event loop of `home`; from another thread, wait for it to be done there."""
+    if threading.get_ident() == home.thread:
+        return call()
+    done: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            done.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - for the thread that asked
+            done.set_exception(error)
+
+    home.loop.call_soon_threadsafe(run)
+    return done.result()
+
+
+async def run_in_thread(
+    func: Callable[..., object], kwargs: Mapping[str, object], step: str
+) -> object:
     """`func(**kwargs)` in the loop's thread pool, with the caller's context variables."""
     context = contextvars.copy_context()
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(None, partial(context.run, func, **kwargs))
+    running = loop.run_in_executor(None, partial(context.run, func, **kwargs))
+    try:
+        return await running
+    except asyncio.CancelledError:
+        logger.warning(
+            "step %r was stopped, but a thread can't be: its function goes on, and what it returns "
+            "is ignored; with execution='process' it would have been killed",
+            step,
+        )
+        raise
 
 
 def _serve(sender: Connection) -> None:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, Protocol, cast
@@ -115,37 +116,20 @@ class ActiveRun:
         ledger: keeps the journal of a durable run; None runs in memory.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_armed",
-        "_ready",
-        "_runs",
-        "_timer",
-        "_waiters",
-        "attempts",
-        "base",
-        "children",
-        "clock",
-        "definition",
-        "durable",
-        "ending",
-        "ledger",
-        "loop",
-        "observes",
-        "make_context",
-        "on_end",
-        "owner",
-        "parent",
-        "program",
-        "programs",
-        "record",
-        "run",
-        "spawn",
-        "store",
-        "stream",
-        "types",
-        "watchers",
-    )
+    # Without slots, and with what is rarely set left to the class: made for every run.
+    children: list[ActiveRun] | None = None
+    parent: ActiveRun | None = None
+    programs: dict[str, tuple[Program, object]] | None = None
+    store: InMemoryStateStore[Any] | None = None
+    observes = False  # whether edits of the store are noted for this run
+    watchers: list[Watcher] | None = None
+    record: list[tuple[float, list[Entry]]] | None = None
+    ending: Ending | None = None
+    on_end: Callable[[ActiveRun], None] | None = None
+    _waiters: list[asyncio.Future[None]] | None = None
+    _timer: TimerHandle | None = None
+    _armed: float | None = None
+    _runs = False  # whether a runner is at work, or about to be
 
     def __init__(
         self,
@@ -168,23 +152,11 @@ class ActiveRun:
         self.ledger = ledger
         self.durable = ledger is not None
         self.loop = asyncio.get_running_loop()
+        self.thread = threading.get_ident()
         self.base = contextvars.copy_context()
         self.attempts: dict[int, Attempt] = {}
-        self.children: list[ActiveRun] | None = None
-        self.parent: ActiveRun | None = None
-        self.programs: dict[str, tuple[Program, object]] | None = None
-        self.store: InMemoryStateStore[Any] | None = None
-        self.observes = False  # whether edits of the store are noted for this run
         self.stream = StreamLog()
-        self.watchers: list[Watcher] | None = None
-        self.record: list[tuple[float, list[Entry]]] | None = None
-        self.ending: Ending | None = None
-        self.on_end: Callable[[ActiveRun], None] | None = None
-        self._waiters: list[asyncio.Future[None]] | None = None
-        self._timer: TimerHandle | None = None
-        self._armed: float | None = None
         self._ready: deque[Attempt] = deque()
-        self._runs = False  # whether a runner is at work, or about to be
 
     # --- the turn --------------------------------------------------------------------------------
 
