@@ -164,13 +164,18 @@ class Approval(Workflow):
         return StopEvent(result=answer.response)
 
 
+def approval() -> Workflow:
+    """Named by hand: in the victim this module is `__main__`, and in its heir it is not."""
+    return Approval(timeout=None, workflow_name="approval")
+
+
 def run_id(i: int) -> str:
     return f"approval-{i}"
 
 
 async def start_waiting(job: Job) -> None:
     """Start `n` runs, return when every one has asked its question."""
-    flow = Approval(timeout=None)
+    flow = approval()
     async with open_engine(job, flow) as engine:
 
         async def ask(i: int) -> None:
@@ -186,9 +191,8 @@ async def start_waiting(job: Job) -> None:
 
 async def answer(engine: Engine, i: int) -> None:
     """Answer run `i`'s question and see its result."""
-    handler = await engine.get(run_id(i))
-    await handler.send_event(HumanResponseEvent(response=i))
-    assert await handler == i
+    await engine.signal(run_id(i), HumanResponseEvent(response=i))
+    assert await engine.result(run_id(i)) == i
 
 
 @cache
@@ -218,7 +222,7 @@ async def recover(job: Job) -> float:
     """Open an engine on what was left; any run can be answered once first, middle and last are."""
     take_over(job)
     started = perf_counter()
-    async with open_engine(job, Approval(timeout=None)) as engine:
+    async with open_engine(job, approval()) as engine:
         for i in (job.n - 1, job.n // 2, 0):
             await answer(engine, i)
         return perf_counter() - started
@@ -228,7 +232,7 @@ async def recover_answered(job: Job) -> float:
     """The same, and every one of them answered and finished."""
     take_over(job)
     started = perf_counter()
-    async with open_engine(job, Approval(timeout=None)) as engine:
+    async with open_engine(job, approval()) as engine:
         for first in range(0, job.n, 500):
             await asyncio.gather(*(answer(engine, i) for i in range(first, first + 500)))
         return perf_counter() - started
