@@ -22,6 +22,7 @@ from stepwell.authoring.events.model import (
     InputRequiredEvent,
     StepFailedEvent,
     StopEvent,
+    UnreconstructedException,
     WorkflowCancelledEvent,
     WorkflowErrorEvent,
     WorkflowFailedEvent,
@@ -50,6 +51,9 @@ from stepwell.retry import next_delay
 from stepwell.values import ErrorInfo, Json, RunStatus
 
 _NOTHING = Emit()
+
+_MOST_PROGRAMS = 64
+"""Programs kept for one class: an option that differs from run to run must not pile them up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,8 @@ def compile_workflow(workflow: WorkflowBase[Any, Any, Any]) -> Program:
             serializer=workflow.serializer,
             verbose=workflow.verbose,
         )
+        if len(plan.programs) >= _MOST_PROGRAMS:
+            plan.programs.clear()
         program = plan.programs[key] = compile_events(source)
     return cast(Program, program)
 
@@ -114,14 +120,16 @@ def compile_events(source: Source) -> Program:
         start=tag(source.start),
         ends=tuple(tag(t) for t in declared if t is source.stop or issubclass(t, StopEvent)),
         publishes=tuple(tag(t) for t in declared if issubclass(t, InputRequiredEvent)),
-        timeout=source.timeout,
+        timeout=None if source.timeout is None else float(source.timeout),
     )
     loose = bool(definition.by_kind)
+    known = dict(types.tags)
     handlers: dict[str, Handler] = {
         name: EventStep(
             config,
             types,
             bound=name not in source.free,
+            known=known,
             loose=loose,
             streams=bool(config.list_returns),
             tuple_streams=bool(config.tuple_returns and definition.by_name[name].collectors),
@@ -253,13 +261,13 @@ class EventStep:
         "func",
         "is_handler",
         "kind",
+        "known",
         "loose",
         "param",
         "plain",
         "policy",
         "resources",
         "streams",
-        "tags",
         "tuple_streams",
         "types",
     )
@@ -270,6 +278,7 @@ class EventStep:
         types: TypeRegistry,
         *,
         bound: bool,
+        known: Mapping[type, str],
         loose: bool,
         streams: bool,
         tuple_streams: bool,
@@ -277,7 +286,7 @@ class EventStep:
         self.config = config
         self.func = cast("Callable[..., Any]", config.func)
         self.types = types
-        self.tags = types.tags
+        self.known = known  # the types that the workflow declares; `types` may learn more
         self.bound = bound
         self.loose = loose
         self.param = config.event_params[0].name
@@ -357,13 +366,15 @@ class EventStep:
         if result is None:
             return _NOTHING
         kind = type(result)
-        if self.streams and kind is list:
-            return Emit(tuple(self._message(m) for m in cast("list[object]", result)), stream=True)
+        if self.streams:
+            if kind is list:
+                return self._stream(cast("list[object]", result))
+            self._refuse_bare(kind)
         if kind is tuple and self.config.tuple_return:
             results = cast("tuple[object, ...]", result)
             messages = tuple(self._message(m) for m in results if m is not None)
             return Emit(messages, stream=self.tuple_streams)
-        tag = self.tags.get(kind)
+        tag = self.known.get(kind)
         if tag is not None and not self.loose and not isinstance(result, WorkflowErrorEvent):
             return Emit((Message(tag, result),))
         message = self._message(result)
@@ -371,11 +382,31 @@ class EventStep:
             return Complete(message)
         return Emit((message,))
 
+    def _stream(self, members: list[object]) -> Outcome:
+        for member in members:
+            if type(member) not in self.known and not isinstance(member, Event):
+                raise WorkflowRuntimeError(
+                    f"Step function {self.config.name} returned a list containing "
+                    f"{type(member).__name__} instead of an Event instance."
+                )
+        return Emit(tuple(self._message(member) for member in members), stream=True)
+
+    def _refuse_bare(self, kind: type) -> None:
+        """A member of the declared list, alone, is most likely a forgotten pair of brackets."""
+        config = self.config
+        if kind in config.list_returns and kind not in (*config.bare_returns, *config.tuple_returns):
+            raise WorkflowRuntimeError(
+                f"Step function {config.name} returned a bare {kind.__name__} but its return "
+                "annotation only declares it inside a list. Return a one-element list to fan out, "
+                "or add the bare type to the annotation."
+            )
+
     def _message(self, result: object) -> Message:
         if isinstance(result, WorkflowErrorEvent):
             raise result.exception
         kind = type(result)
-        tag = self.tags.get(kind)
+        tag = self.known.get(kind)
+        undeclared = tag is None
         if tag is None:
             if not isinstance(result, Event):
                 raise WorkflowRuntimeError(
@@ -383,8 +414,8 @@ class EventStep:
                     "Event instance."
                 )
             tag = self.types.add(kind)
-        if self.loose:
-            bases = tuple(self.types.add(b) for b in kind.__mro__[1:] if b in self.tags)
+        if self.loose or undeclared:
+            bases = tuple(self.known[b] for b in kind.__mro__[1:] if b in self.known)
             return Message(tag, result, None, bases)
         return Message(tag, result)
 
@@ -478,9 +509,12 @@ def _final(ending: Ending, source: Source, types: TypeRegistry) -> object | None
             return WorkflowCancelledEvent()
         case _:
             error = cast(ErrorInfo, ending.error)
+            raised = types.exception(error)
+            if not isinstance(raised, Exception):
+                raised = UnreconstructedException(error.message, original_type=error.type)
             return WorkflowFailedEvent(
                 step_name=ending.step or "",
-                exception=types.exception(error),
+                exception=raised,
                 attempts=ending.attempts or None,
                 elapsed_seconds=ending.elapsed,
             )
