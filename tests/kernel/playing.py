@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections import Counter, deque
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import TypeVar
 
 from stepwell.kernel.decide import advance
@@ -25,7 +26,7 @@ from stepwell.kernel.inputs import (
     Input,
     Start,
 )
-from stepwell.kernel.journal import Entry, RunStarted, WorkAdded
+from stepwell.kernel.journal import Entry
 from stepwell.kernel.outcomes import ChildResult, Complete, Emit, Fail, Message, Outcome
 from stepwell.kernel.run import DELAYED, QUEUED, RUNNING, WAITING, Run, Work, fold, next_due
 from stepwell.values import ErrorInfo, RunStatus
@@ -159,6 +160,23 @@ def refolded(journal: Sequence[Entry], id: str = "run-1") -> Run:
     return fold(Run(id), copy.deepcopy(list(journal)))
 
 
+def same(one: Run, other: Run) -> bool:
+    """Whether the runs are equal in every field. Dead timers do not count: asking what is due may
+    drop them, and that is no entry."""
+    return all(
+        _live_timers(one) == _live_timers(other)
+        if f.name == "timers"
+        else getattr(one, f.name) == getattr(other, f.name)
+        for f in fields(Run)
+        if f.name != "dead_timers"
+    )
+
+
+def _live_timers(run: Run) -> list[tuple[float, int, str, int | str]]:
+    owed = {w.timer for w in (*run.work.values(), *(run.waits or {}).values())} | {run.timer}
+    return sorted(t for t in run.timers or () if t[1] in owed)
+
+
 # --- what holds after every input ----------------------------------------------------------------
 
 
@@ -266,6 +284,3 @@ def _check_timers(run: Run) -> None:
         assert not work.timer or work.phase in (RUNNING, DELAYED)
     for wait in (run.waits or {}).values():
         assert bool(wait.timer) == (wait.due is not None)
-
-
-__all__ = ["START", "Play", "RunStarted", "WorkAdded", "check", "error", "message", "refolded"]
