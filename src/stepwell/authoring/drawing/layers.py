@@ -13,6 +13,8 @@ from itertools import pairwise
 
 BOX_GAP = 28.0
 BEND_GAP = 18.0
+BEND_PULL = 12.0
+STRAIGHT = 200.0
 
 
 @dataclass(slots=True)
@@ -23,6 +25,7 @@ class Slot:
     h: float
     bend: bool
     x: float = 0.0
+    chain: list[int] = field(default_factory=list[int])  # the bends of the same arrow
     up: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
     down: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
 
@@ -192,25 +195,26 @@ def columns(layers: Sequence[Sequence[int]], slots: Sequence[Slot]) -> None:
             slots[slot].x = x
         for slot in row:
             slots[slot].x -= x / 2
-    rounds = 16 if len(slots) <= 1500 else 4
+    rounds = 32 if len(slots) <= 1500 else 6
     for sweep in range(rounds):
-        both = sweep >= rounds - 4
-        rows = layers if sweep % 2 == 0 else tuple(reversed(layers))
-        for row in rows:
-            wanted: list[float] = []
-            weights: list[float] = []
-            for slot in row:
-                s = slots[slot]
-                near = s.up + s.down if both else s.up if sweep % 2 == 0 else s.down
-                if not near:
-                    wanted.append(s.x)
-                    weights.append(0.05)
-                    continue
-                weight = sum(w for _, w in near)
-                wanted.append(sum(slots[n].x * w for n, w in near) / weight)
-                weights.append(weight)
-            for slot, x in zip(row, _kept_apart(row, slots, wanted, weights), strict=True):
+        downward = sweep % 2 == 0
+        pull = 0.0 if sweep < rounds // 3 else BEND_PULL if sweep < rounds * 2 // 3 else STRAIGHT
+        for row in layers if downward else reversed(layers):
+            wanted = [_wanted(slots, slots[slot], downward, pull) for slot in row]
+            for slot, x in zip(row, _kept_apart(row, slots, wanted), strict=True):
                 slots[slot].x = x
+
+
+def _wanted(slots: Sequence[Slot], slot: Slot, downward: bool, pull: float) -> tuple[float, float]:
+    """Where a slot should be, and how strongly. First it looks up or down; once there is a `pull`
+    both ways, and a bend at all of its arrow, so that this becomes one straight line."""
+    if pull and len(slot.chain) > 1:
+        return sum(slots[n].x for n in slot.chain) / len(slot.chain), pull
+    near = slot.up + slot.down if pull else slot.up if downward else slot.down
+    if not near:
+        return slot.x, 0.05
+    weight = sum(w for _, w in near)
+    return sum(slots[n].x * w for n, w in near) / weight, weight
 
 
 def _distance(left: Slot, right: Slot) -> float:
@@ -219,7 +223,7 @@ def _distance(left: Slot, right: Slot) -> float:
 
 
 def _kept_apart(
-    row: Sequence[int], slots: Sequence[Slot], wanted: Sequence[float], weights: Sequence[float]
+    row: Sequence[int], slots: Sequence[Slot], wanted: Sequence[tuple[float, float]]
 ) -> list[float]:
     """The places nearest to the wanted ones (by weighted squares) that keep the order and the
     distances: pool adjacent violators."""
@@ -227,7 +231,7 @@ def _kept_apart(
     for left, right in pairwise(row):
         offsets.append(offsets[-1] + _distance(slots[left], slots[right]))
     pools: list[tuple[float, float, int]] = []  # mean, weight, how many
-    for x, weight, offset in zip(wanted, weights, offsets, strict=True):
+    for (x, weight), offset in zip(wanted, offsets, strict=True):
         mean, total, count = x - offset, weight, 1
         while pools and pools[-1][0] > mean:
             other, heavier, many = pools.pop()

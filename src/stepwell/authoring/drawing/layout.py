@@ -36,7 +36,7 @@ from stepwell.authoring.drawing.layers import (
 )
 
 MARGIN = 24.0
-LAYER_GAP = 46.0
+LAYER_GAP = 40.0
 LABEL_GAP = 4.0
 PART_GAP = 48.0
 PORT_STEP = 16.0
@@ -231,6 +231,8 @@ class _Part:
                 self.slots.append(Slot(0.0, 0.0, bend=True))
                 layer.append(between)
             passed.append(b)
+            for bend in passed[1:-1]:
+                self.slots[bend].chain = passed[1:-1]
             for one, next in pairwise(passed):
                 bends = self.slots[one].bend + self.slots[next].bend
                 weight = (1.0, 2.0, 8.0)[bends]
@@ -318,10 +320,14 @@ class _Part:
                 last = position == len(chain.slots) - 1
                 if last:
                     x += ports[k, True]
-                arrival = middle - self._inner(s).h / 2 if last else top
-                _bend(points, x, top, self._floor(chain.slots[position - 1], layer, tops, heights))
-                if arrival > top or not last:
-                    _straight(points, x, arrival if last else top + height)
+                end = middle - self._inner(s).h / 2 if last else top + height
+                # A box that fills its layer (or nearly) is reached by the curve itself.
+                arrival = end if last and end <= top + 0.5 else top
+                _bend(
+                    points, x, arrival, self._floor(chain.slots[position - 1], layer, tops, heights)
+                )
+                if end > arrival:
+                    _straight(points, x, end)
             curves.append(points)
         return curves
 
@@ -409,7 +415,7 @@ def _straight(points: list[Point], x: float, y: float) -> None:
 def _bend(points: list[Point], x: float, y: float, floor: float) -> None:
     """From the lower side of a layer (`floor`) to (x, y), vertical at both ends."""
     x0, y0 = points[-1]
-    if y0 < floor:
+    if y0 < floor - 0.5:
         _straight(points, x0, floor)
         y0 = floor
     half = (y - y0) / 2

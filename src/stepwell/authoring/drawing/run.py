@@ -323,13 +323,14 @@ class _Reader:
 
     def _travel(self, message: Message, target: str, slot: int = -1) -> str:
         source = self._from(message.tag)
-        place = self._place(message.tag, target, slot)
+        place = self._place(message, target, slot)
         last = self.last
         more = (
             last is not None
             and message.to is None
             and last[1] == source
-            and _continues(last, message, place)
+            and last[0].tag == message.tag
+            and last[2] < place  # the message that was just routed, on its way to one more step
         )
         if not more:
             self._count(source, message.tag)
@@ -343,31 +344,34 @@ class _Reader:
         """Which step emitted a message that is decided about now."""
         emitters = self.emitters.get(tag, ())
         just = self.source
-        if just and (just in emitters or tag == FAILURE or self._is_free(just, tag)):
+        if just and (just in emitters or tag == FAILURE):
             return just
-        if not emitters or tag == self.definition.start:
+        if tag == self.definition.start:
             return OUTSIDE
         busy = {work.step for work in self.work.values() if work.status == "running"}
         alive = [name for name in emitters if name in busy]
-        return alive[0] if len(alive) == 1 else OUTSIDE
+        if len(alive) == 1:
+            return alive[0]
+        return just if just and not emitters and self._is_free(just, tag) else OUTSIDE
 
     def _is_free(self, step: str, tag: str) -> bool:
-        """Whether a step may emit a tag that its definition does not name: the step says nothing
-        of what it emits, or nobody says anything of the tag."""
+        """Whether a step may emit a tag that no step says it emits: it says nothing at all of what
+        it emits, or no step takes the tag by its name, so that it cannot be a signal."""
         said = self.definition.by_name[step]
-        if not said.emits and not said.opens:
-            return tag != self.definition.start
-        known = tag in self.emitters or tag in self.definition.routes
-        return not known and tag != self.definition.start
+        return not (said.emits or said.opens) or tag not in self.definition.routes
 
-    def _place(self, tag: str, target: str, slot: int) -> int:
-        """The position among the routes of the tag, which are taken in order."""
+    def _place(self, message: Message, target: str, slot: int) -> int:
+        """The position among the routes of a message, which are taken in order."""
         if target == OUTSIDE:
             return -1
-        for position, route in enumerate(self.definition.routes.get(tag, ())):
+        d = self.definition
+        routes = [*d.routes.get(message.tag, ())]
+        for kind in message.kinds:
+            routes += d.by_kind.get(kind, ())
+        for position, route in enumerate(routes):
             if route.step.name == target and route.slot in (slot, -1):
                 return position
-        return len(self.definition.steps) + 1
+        return len(routes)
 
     def _go(self, source: str, tag: str, target: str) -> None:
         way = (source, tag, target)
@@ -405,9 +409,3 @@ class _Reader:
             status = cast(StepStatus, "failed" if tally.failed else "done")
         took = tally.seconds if tally.timed and not tally.untimed else None
         return StepView(status, tally.attempts, tally.count, took, tally.error)
-
-
-def _continues(last: tuple[Message, str, int], message: Message, place: int) -> bool:
-    """Whether this is the message that was just routed, on its way to one more step."""
-    before, _, was = last
-    return before is message or (before.tag == message.tag and place > was)

@@ -35,7 +35,7 @@ HEAD = 7.0
 """Length of an arrow's head."""
 
 CSS = f"""
-.sw{{font-family:{FONT};--ground:#fff;--text:#2b3540;--off:#c3cad2;--faint:#5f6b78}}
+.sw{{font-family:{FONT};--ground:#fff;--text:#2b3540;--off:#c3cad2}}
 .sw .ground{{fill:var(--ground)}}
 .sw .label{{font-size:{LABEL}px;font-weight:600;fill:#14202b}}
 .sw .small{{font-size:{SMALL}px;fill:#24323f}}
@@ -43,12 +43,11 @@ CSS = f"""
 .sw .edge{{fill:none;stroke-width:1.5}}
 .sw .many{{stroke-width:3}}
 .sw .dashed{{stroke-dasharray:5 4}}
-.sw .edge-text{{font-size:{SMALL}px;fill:var(--text);stroke:var(--ground);stroke-width:4px;
-stroke-linejoin:round;paint-order:stroke}}
+.sw .edge-text{{font-size:{SMALL}px;fill:var(--text)}}
 .sw .unvisited .label,.sw .unvisited .small{{fill:#5b6673;font-weight:400}}
 .sw .node:hover>.shape{{stroke-width:3px}}
 @media (prefers-color-scheme:dark){{
-.sw{{--ground:#14181e;--text:#d6dde5;--off:#3d4651;--faint:#9aa6b2}}
+.sw{{--ground:#14181e;--text:#d6dde5;--off:#3d4651}}
 .sw .edge,.sw .head{{filter:brightness(1.55)}}
 }}
 """
@@ -223,4 +222,8 @@ def _labels(placed: Placed) -> Iterator[str]:
         box = placed.layout.paths[number].label
         if box is not None:
             x, y = box.x + box.w / 2, box.y + box.h - 4.2
+            yield (
+                f'<rect class="ground" x="{box.x:.1f}" y="{box.y + 1:.1f}" width="{box.w:.1f}" '
+                f'height="{box.h - 2:.1f}" rx="3" fill="#fff"/>'
+            )
             yield _text(x, y, edge_text(edge), "edge-text", "#2b3540", SMALL)
