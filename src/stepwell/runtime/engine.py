@@ -36,7 +36,7 @@ from stepwell.runtime.identity import is_dead
 from stepwell.runtime.ledger import RunLedger
 from stepwell.runtime.saved import restore
 from stepwell.runtime.stored import StoredRun, StreamItem, read_stream
-from stepwell.runtime.views import RunInfo, Why, run_info, why_of
+from stepwell.runtime.views import RunInfo, WaitInfo, Why, run_info, waits_of, why_of
 from stepwell.runtime.worker import Worker, misfit_of
 from stepwell.stores.base import Commit, NewMessage, NewRun, RunFilter, Store
 from stepwell.stores.registry import open_store
@@ -486,6 +486,14 @@ class Engine:
         held = any(w.id == info.owner for w in alive)
         return why_of(info, run, definition, now, held=held, known=known)
 
+    async def waits(self, run_id: str) -> list[WaitInfo]:
+        """All that the run waits for now, also while other steps of it run. Needs no code of the
+        workflow; raises `RunNotFound`."""
+        info = await self.get(run_id)
+        if info.status.terminal:
+            return []
+        return waits_of(await self._folded_bare(run_id))
+
     async def _folded_bare(self, run_id: str) -> Run:
         """The run, folded without its workflow's code: payloads stay plain data."""
         loaded = await self._store.load(run_id)
@@ -607,8 +615,7 @@ class Engine:
         Raises:
             NoPendingQuestion: there is no such question, or several and none was named.
         """
-        info = await self.get(run_id)
-        asked = [w for w in info.waits if w.event is not None]
+        asked = [w for w in await self.waits(run_id) if w.event is not None]
         if question is not None:
             asked = [w for w in asked if w.id == question]
         if len(asked) != 1:
