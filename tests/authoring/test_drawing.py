@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 import subprocess
@@ -41,6 +42,7 @@ from stepwell.authoring.events.model import (
 )
 from stepwell.authoring.events.resources import Resource
 from stepwell.authoring.events.workflow import WorkflowBase
+from stepwell.errors import WorkflowRuntimeError
 from stepwell.kernel.decide import advance
 from stepwell.kernel.definition import Definition, Join, StepDef
 from stepwell.kernel.inputs import Arrived, Asked, Attempted, CancelAsked, Input, Sent, Start
@@ -50,6 +52,7 @@ from stepwell.kernel.run import RUNNING, Run
 from stepwell.retry import describe_policy
 from stepwell.retry_policy import retry_policy, stop_after_attempt, stop_after_delay
 from stepwell.values import ErrorInfo, RunStatus
+from stepwell.workflow import Workflow
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 SVG = "{http://www.w3.org/2000/svg}"
@@ -515,10 +518,12 @@ class Driver:
         self.run = Run("r")
         self.entries: list[Entry] = []
         self.batches: list[list[Entry]] = []
+        self.rows: list[tuple[float, list[Entry]]] = []
         self.at = 0.0
 
     def tell(self, input: Input) -> None:
         self.batches.append(advance(self.definition, self.run, input))
+        self.rows.append((input.at, self.batches[-1]))
         self.entries += self.batches[-1]
 
     def start(self, tag: str = "Start") -> None:
@@ -535,9 +540,9 @@ class Driver:
         self.done(step, Emit(tuple(Message(t, None) for t in tags), stream))
 
     def views(self) -> list[RunView]:
-        views = [run_view(self.definition, e) for e in (self.entries, self.batches)]
-        assert views[0].visited == views[1].visited
-        assert views[0].emitted == views[1].emitted
+        views = [run_view(self.definition, e) for e in (self.entries, self.batches, self.rows)]
+        assert views[0].visited == views[1].visited == views[2].visited
+        assert views[0].emitted == views[1].emitted == views[2].emitted
         return views
 
     def view(self) -> RunView:
@@ -589,6 +594,19 @@ def test_lists_joins_and_broadcasts_are_counted_as_what_they_are() -> None:
     }
     assert view.emitted["split", "Part"] == 3, "each member counts once, though two steps take it"
     assert view.steps["gather"].count == 1
+
+
+def test_rows_with_times_tell_how_long_every_step_took() -> None:
+    driver = Driver(FAN)
+    driver.start()
+    driver.emits("split", "Part", "Part", stream=True)
+    for _ in range(2):
+        driver.emits("work", "Done")
+        driver.emits("check", "Checked")
+    flat, _, timed = driver.views()
+    assert flat.steps["work"].seconds is None, "a bare journal does not say when it was done"
+    assert timed.steps["work"].seconds == 1.0 + 3.0
+    assert timed.steps["check"].seconds == 2.0 + 4.0
 
 
 def test_failures_retries_and_handlers_show() -> None:
@@ -854,6 +872,47 @@ def test_the_most_recent_execution_is_drawn_from_the_journal(tmp_path: Path) -> 
     assert "run running" in page.read_text(encoding="utf-8")
     shown = draw_most_recent_execution(Recorded(driver), str(page), notebook=True)
     assert isinstance(shown, Drawing)
+
+
+async def test_a_real_run_is_drawn(tmp_path: Path) -> None:
+    class Batch(Workflow):
+        @step
+        async def split(self, ev: StartEvent) -> list[Special]:
+            return [Special(), Special(), Special()]
+
+        @step
+        async def work(self, ev: Special) -> Base:
+            return Base()
+
+        @step
+        async def gather(self, evs: list[Base]) -> StopEvent:
+            return StopEvent(result=len(evs))
+
+    handler = Batch().run(record=True)
+    assert await handler == 3
+    text = draw_most_recent_execution_mermaid(handler, None)
+    assert 'step_split ==>|"list 3\u00d7"| event_Special' in text
+    assert 'event_Base ==>|"all 3\u00d7"| step_gather' in text
+    assert "class step_gather doneStatus" in text
+    assert "unvisitedStyle" not in text
+    silent = Batch().run()
+    await silent
+    with pytest.raises(WorkflowRuntimeError, match="keeps no journal"):
+        draw_most_recent_execution_mermaid(silent, None)
+
+
+async def test_a_journal_that_must_be_awaited_is_asked_for_in_words() -> None:
+    class Stored(Recorded):
+        async def journal_entries(self) -> list[Entry]:  # pyright: ignore[reportIncompatibleMethodOverride]
+            await asyncio.sleep(0)
+            return self.driver.entries
+
+    driver = Driver(LINEAR)
+    driver.start()
+    with pytest.raises(WorkflowRuntimeError, match="must be awaited"):
+        draw_most_recent_execution_mermaid(Stored(driver), None)
+    view = run_view(LINEAR, await Stored(driver).journal_entries())
+    assert view.steps["a"].status == "running"
 
 
 def test_a_run_that_did_nothing_is_all_grey() -> None:

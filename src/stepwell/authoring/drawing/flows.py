@@ -15,7 +15,7 @@ import ast
 import html
 import inspect
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -23,7 +23,7 @@ from typing import Any, Protocol, TypeAlias, cast
 
 from stepwell.authoring.drawing.draw import Format, render
 from stepwell.authoring.drawing.picture import Edge, Node, NodeKind, Picture, picture, step_id
-from stepwell.authoring.drawing.run import RunView, run_view
+from stepwell.authoring.drawing.run import Row, RunView, run_view
 from stepwell.authoring.drawing.text import cut
 from stepwell.authoring.events.compile import Source, compile_events
 from stepwell.authoring.events.graph import WorkflowResourceConfigNode, WorkflowResourceNode
@@ -32,11 +32,15 @@ from stepwell.authoring.events.shape import Shape
 from stepwell.authoring.events.signature import StepFunction
 from stepwell.authoring.events.workflow import WorkflowBase, WorkflowMeta
 from stepwell.authoring.program import TypeRegistry
-from stepwell.errors import WorkflowConfigurationError
+from stepwell.errors import WorkflowConfigurationError, WorkflowRuntimeError
 from stepwell.kernel.definition import Definition
 from stepwell.kernel.journal import Entry
 
 WorkflowLike: TypeAlias = WorkflowBase[Any, Any, Any] | type[WorkflowBase[Any, Any, Any]]
+
+
+Journal: TypeAlias = Iterable[Entry | Row | Sequence[Entry]]
+"""A journal as `run_view` takes it."""
 
 
 class RecordedRun(Protocol):
@@ -47,8 +51,8 @@ class RecordedRun(Protocol):
         """What is run."""
         ...
 
-    def journal_entries(self) -> Iterable[Entry]:
-        """What was decided so far, from the beginning."""
+    def journal_entries(self) -> Journal | Coroutine[Any, Any, Journal]:
+        """What was decided so far, from the beginning; as `run_view` takes it."""
         ...
 
 
@@ -154,8 +158,10 @@ def draw_most_recent_execution(
 
     Raises:
         OSError: the file cannot be written.
+        WorkflowRuntimeError: the run keeps no journal (a run in memory does with `record=True`), or
+            keeps it in a store; then await it and use `run_view` and `draw`.
     """
-    view = run_view(handler.definition, handler.journal_entries())
+    view = run_view(handler.definition, _journal(handler))
     drawn = picture(handler.definition, view)
     return _write_page(drawn, view, filename, notebook, max_label_length)
 
@@ -177,9 +183,28 @@ def draw_most_recent_execution_mermaid(
 
     Raises:
         OSError: the file cannot be written.
+        WorkflowRuntimeError: the run keeps no journal (a run in memory does with `record=True`), or
+            keeps it in a store; then await it and use `run_view` and `draw`.
     """
-    view = run_view(handler.definition, handler.journal_entries())
+    view = run_view(handler.definition, _journal(handler))
     return _write(picture(handler.definition, view), "mermaid", view, filename, max_label_length)
+
+
+def _journal(handler: RecordedRun) -> Journal:
+    """The journal, if it is at hand. That of a run in memory is: asking for it never pauses."""
+    found = handler.journal_entries()
+    if not isinstance(found, Coroutine):
+        return found
+    try:
+        found.send(None)
+    except StopIteration as done:
+        return cast(Journal, done.value)
+    found.close()
+    raise WorkflowRuntimeError(
+        "The journal of this run is in a store and must be awaited. Draw it with "
+        "draw(handler.definition, 'html', run=run_view(handler.definition, await "
+        "handler.journal_entries()))."
+    )
 
 
 def _write_page(

@@ -96,13 +96,18 @@ class RunView:
     error: str = ""
 
 
-def run_view(definition: Definition, entries: Iterable[Entry | Sequence[Entry]]) -> RunView:
+Row: TypeAlias = tuple[float, Sequence[Entry]]
+"""Entries that were decided together, and when (seconds since the epoch)."""
+
+
+def run_view(definition: Definition, entries: Iterable[Entry | Row | Sequence[Entry]]) -> RunView:
     """What a run did, from its journal.
 
     Args:
         definition: what was run.
-        entries: the journal from its beginning; or batches of entries, one for each decision.
-            The journal may end anywhere.
+        entries: the journal from its beginning; or batches of entries, one for each decision; or
+            such batches with their times, which alone tell how long every step took. The journal
+            may end anywhere.
 
     Example:
         >>> from stepwell.kernel.definition import StepDef
@@ -125,13 +130,21 @@ def run_view(definition: Definition, entries: Iterable[Entry | Sequence[Entry]])
     reader = _Reader(definition)
     for item in entries:
         if isinstance(item, Sequence):
-            reader.begin_batch()
-            for entry in item:
+            at, batch = _timed(item)
+            reader.begin_batch(at)
+            for entry in batch:
                 reader.read(entry)
             reader.begin_batch()
         else:
             reader.read(item)
     return reader.view()
+
+
+def _timed(item: Row | Sequence[Entry]) -> tuple[float | None, Sequence[Entry]]:
+    if item and isinstance(item[0], float | int):
+        at, batch = cast(Row, item)
+        return at, batch
+    return None, cast("Sequence[Entry]", item)
 
 
 @dataclass(slots=True)
@@ -171,14 +184,16 @@ class _Reader:
         for step in definition.steps:
             for tag in (*step.emits, *step.opens):
                 self.emitters.setdefault(tag, []).append(step.name)
+        self.at: float | None = None
         self.source = OUTSIDE
         self.released = False
         self.scoped = False
         self.ending: tuple[_Tally, _Work] | None = None
         self.last: tuple[Message, str, int] | None = None
 
-    def begin_batch(self) -> None:
-        """What follows belongs to another decision."""
+    def begin_batch(self, at: float | None = None) -> None:
+        """What follows belongs to another decision, made `at`."""
+        self.at = at
         self.source = OUTSIDE
         self.released = False
         self.last = None
@@ -187,10 +202,10 @@ class _Reader:
     def read(self, e: Entry) -> None:
         match e:
             case RunStarted() | RunResumed():
-                self.begin_batch()
+                self.begin_batch(self.at)
                 self.status = RunStatus.RUNNING
             case RunParked():
-                self.begin_batch()
+                self.begin_batch(self.at)
                 self.status = RunStatus.PARKED
             case WorkAdded():
                 self._added(e)
@@ -252,7 +267,7 @@ class _Reader:
         work = self.work[e.id]
         if self.ending is not None and self.ending[1].step == work.step:
             self._ends(e.at)  # it took the worker slot that has just got free
-        self.begin_batch()
+        self.begin_batch(self.at)
         if work.attempts == 0 or work.over:
             work.attempts += 1
             self.steps[work.step].attempts += 1
@@ -278,6 +293,8 @@ class _Reader:
         if work.status != "failed":
             self._forget()
             self.ending = (tally, work)
+            if self.at is not None:
+                self._ends(self.at)
         self.source = work.step
         self.last = None
 
