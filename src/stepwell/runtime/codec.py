@@ -20,6 +20,7 @@ from typing import Any, cast
 from stepwell.authoring.program import FREE, TypeRegistry
 from stepwell.errors import StoreCorrupt
 from stepwell.kernel import journal as j
+from stepwell.kernel.decide import CHILD, FAILURE
 from stepwell.kernel.outcomes import ChildResult, Failure, Message
 from stepwell.values import ErrorInfo, Json, RunStatus
 
@@ -53,7 +54,6 @@ TAGS: dict[str, type[j.Entry]] = {
 """The short tag of every kind of entry."""
 
 _quote = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_INTERNAL: dict[str, type] = {"\x00failure": Failure, "\x00child": ChildResult}
 
 
 def encode(entries: Iterable[j.Entry], types: TypeRegistry, at: float) -> bytes:
@@ -78,26 +78,37 @@ def encode_entry(entry: j.Entry, types: TypeRegistry, at: float) -> str:
 
 def decode(data: bytes | str, types: TypeRegistry, at: float) -> list[j.Entry]:
     """The entries of a journal row. Raises `StoreCorrupt` when it is none."""
-    try:
-        rows = json.loads(data)
-        return [decode_entry(row, types, at) for row in rows]
-    except (KeyError, IndexError, TypeError, json.JSONDecodeError) as error:
-        raise StoreCorrupt(f"a journal row can't be read: {error!r}") from error
+    rows = _list(_json(data))
+    return [decode_entry(row, types, at) for row in rows]
 
 
 def decode_entry(row: list[Any], types: TypeRegistry, at: float) -> j.Entry:
-    """One entry from its JSON list."""
-    kind = TAGS[row[0]]
-    values: list[object] = []
-    for column, (name, read) in zip(row[1:], _READERS[kind], strict=False):
-        if column is None:
-            values.append(at if name == "at" else None)
-        else:
-            values.append(read(column, types))
-    missing = len(_READERS[kind]) - len(values)
-    if missing and not values and _READERS[kind][0][0] == "at":
-        values.append(at)
-    return kind(*values)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    """One entry from its JSON list; columns that a later release has added are left out. Raises
+    `StoreCorrupt` when it is none."""
+    try:
+        kind = TAGS[_list(row)[0]]
+        values: list[object] = []
+        for column, (name, read) in zip(row[1:], _READERS[kind], strict=False):
+            if column is None and name == "at":
+                values.append(at)
+            else:
+                values.append(read(column, types))
+        return kind(*values)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    except (KeyError, IndexError, TypeError) as error:
+        raise StoreCorrupt(f"a journal entry can't be read: {error!r} in {row!r:.200}") from error
+
+
+def _json(data: bytes | str) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise StoreCorrupt(f"what is stored is not JSON: {error}") from error
+
+
+def _list(value: object) -> list[Any]:
+    if isinstance(value, list):
+        return cast("list[Any]", value)
+    raise StoreCorrupt(f"a list was stored here, not {value!r:.200}")
 
 
 # --- messages and other parts --------------------------------------------------------------------
@@ -125,15 +136,18 @@ def write_message(m: Message, types: TypeRegistry) -> str:
 
 def read_message(row: list[Any], types: TypeRegistry) -> Message:
     """The message that `write_message` wrote."""
-    tag, data = row[0], row[1]
-    to = row[2] if len(row) > 2 else None
-    kinds = tuple(row[3]) if len(row) > 3 else ()
+    if not 2 <= len(_list(row)) <= 4:
+        raise StoreCorrupt(f"a message was stored here, not {row!r:.200}")
+    tag, data = _text(row[0]), row[1]
+    to = None if len(row) < 3 or row[2] is None else _text(row[2])
+    kinds = tuple(_text(kind) for kind in _list(row[3])) if len(row) > 3 else ()
     if isinstance(data, dict) and len(cast("dict[str, Any]", data)) == 1:
-        inner = cast("dict[str, Any]", data)
-        if "\x00failure" in inner:
-            return Message(tag, _read_failure(inner["\x00failure"], types), to, kinds)
-        if "\x00child" in inner:
-            return Message(tag, _read_child(inner["\x00child"], types), to, kinds)
+        # What only this module writes, under tags that only the kernel gives.
+        (key, inner) = next(iter(cast("dict[str, Any]", data).items()))
+        if tag == FAILURE and key == "\x00failure":
+            return Message(tag, _read_failure(inner, types), to, kinds)
+        if tag == CHILD and key == "\x00child":
+            return Message(tag, _read_child(inner, types), to, kinds)
     return Message(tag, types.load(tag, cast(Json, data)), to, kinds)
 
 
@@ -150,7 +164,7 @@ def _write_failure(f: Failure, types: TypeRegistry) -> str:
 
 
 def _read_failure(row: list[Any], types: TypeRegistry) -> Failure:
-    step, input, error, attempts, elapsed, failed_at = row
+    step, input, error, attempts, elapsed, failed_at = _of(row, 6)
     return Failure(
         step, _read_input(input, types), _read_error(error, types), attempts, elapsed, failed_at
     )
@@ -168,16 +182,19 @@ def encode_child(c: ChildResult, types: TypeRegistry) -> str:
 
 
 def _read_child(row: list[Any], types: TypeRegistry) -> ChildResult:
-    run, status, result, error = row
+    run, status, result, error = _of(row, 4)
     info = None if error is None else _read_error(error, types)
     # The result is of a type that the child's program knows; the text is kept for it.
-    message = None if result is None else Message(result[0], result[1], data=_quote(result[1]))
-    return ChildResult(run, RunStatus(status), message, info)
+    message = None
+    if result is not None:
+        tag, data = _list(result)[:2]
+        message = Message(_text(tag), data, data=_quote(data))
+    return ChildResult(_text(run), _status(status, types), message, info)
 
 
 def decode_child(data: bytes, types: TypeRegistry) -> ChildResult:
     """The `ChildResult` that `encode_child` wrote."""
-    return _read_child(json.loads(data), types)
+    return _read_child(_json(data), types)
 
 
 def _write_error(e: ErrorInfo, _types: TypeRegistry) -> str:
@@ -185,7 +202,8 @@ def _write_error(e: ErrorInfo, _types: TypeRegistry) -> str:
 
 
 def _read_error(row: list[Any], _types: TypeRegistry) -> ErrorInfo:
-    return ErrorInfo(*row)
+    kind, message, *details = _of(row, 2, 3)
+    return ErrorInfo(_text(kind), _text(message), *details)
 
 
 def _write_input(value: Message | tuple[Message, ...], types: TypeRegistry) -> str:
@@ -205,7 +223,7 @@ def _write_messages(value: Sequence[Message], types: TypeRegistry) -> str:
 
 
 def _read_messages(row: list[Any], types: TypeRegistry) -> tuple[Message, ...]:
-    return tuple(read_message(m, types) for m in row)
+    return tuple(read_message(m, types) for m in _list(row))
 
 
 def _write_answer(value: object, types: TypeRegistry) -> str:
@@ -220,38 +238,101 @@ def _flag(value: object, _types: TypeRegistry) -> str:
     return "1" if value else "0"
 
 
-def _same(value: object, _types: TypeRegistry) -> object:
-    return value
-
-
 Writer = Callable[[Any, TypeRegistry], str]
 Reader = Callable[[Any, TypeRegistry], object]
 
+
+def _of(row: object, *lengths: int) -> list[Any]:
+    if len(_list(row)) not in lengths:
+        raise StoreCorrupt(f"what is stored has the wrong length: {row!r:.200}")
+    return cast("list[Any]", row)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    raise StoreCorrupt(f"a text was stored here, not {value!r:.200}")
+
+
+def _status(value: object, _types: TypeRegistry) -> RunStatus:
+    try:
+        return RunStatus(_text(value))
+    except ValueError as error:
+        raise StoreCorrupt(f"a run can't be {value!r:.200}") from error
+
+
+def _only(*kinds: type) -> Reader:
+    """Reads a plain value of one of these types; true and false are not numbers."""
+
+    def read(value: object, _types: TypeRegistry) -> object:
+        if type(value) not in kinds:
+            names = " or ".join(kind.__name__ for kind in kinds)
+            raise StoreCorrupt(f"{names} was stored here, not {value!r:.200}")
+        return value
+
+    return read
+
+
+def _read_flag(value: object, _types: TypeRegistry) -> bool:
+    if value not in (0, 1):
+        raise StoreCorrupt(f"0 or 1 was stored here, not {value!r:.200}")
+    return bool(value)
+
+
+def _tuple_of(kind: type) -> Reader:
+    item = _only(kind)
+    return lambda value, types: tuple(item(v, types) for v in _list(value))
+
+
+def _numbers(value: object, types: TypeRegistry) -> object:
+    if not isinstance(value, dict):
+        raise StoreCorrupt(f"counts were stored here, not {value!r:.200}")
+    for count in cast("dict[str, object]", value).values():
+        _only(int)(count, types)
+    return cast("dict[str, object]", value)
+
+
+def _optional(read: Reader) -> Reader:
+    return lambda value, types: None if value is None else read(value, types)
+
+
 _KINDS: dict[str, tuple[Writer, Reader]] = {
     "Message": (write_message, read_message),
-    "Message | None": (write_message, read_message),
     "Message | tuple[Message, ...]": (_write_input, _read_input),
     "Sequence[Message]": (_write_messages, _read_messages),
     "ErrorInfo": (_write_error, _read_error),
-    "ErrorInfo | None": (_write_error, _read_error),
-    "object": (_write_answer, read_message),
-    "bool": (_flag, lambda value, _: bool(value)),
-    "RunStatus": (_plain, lambda value, _: RunStatus(value)),
-    "tuple[str, ...]": (_plain, lambda value, _: tuple(value)),
-    "tuple[int, ...] | None": (_plain, lambda value, _: tuple(value)),
+    "object": (_write_answer, _optional(read_message)),
+    "bool": (_flag, _read_flag),
+    "int": (_plain, _only(int)),
+    "float": (_plain, _only(float, int)),
+    "str": (_plain, _only(str)),
+    "RunStatus": (_plain, _status),
+    "Literal['error', 'exit']": (_plain, _only(str)),
+    "tuple[str, ...]": (_plain, _tuple_of(str)),
+    "tuple[int, ...]": (_plain, _tuple_of(int)),
+    "Sequence[int]": (_plain, _only(list)),
+    "Sequence[Json]": (_plain, _only(list)),
+    "Mapping[str, int]": (_plain, _numbers),
+    "Mapping[str, Json]": (_plain, _only(dict)),
 }
+"""How a field of this type is written and read; `| None` is understood."""
+
+
+def _column(type: str) -> tuple[Writer, Reader]:
+    plain = type.removesuffix(" | None")
+    write, read = _KINDS[plain]
+    return write, read if plain == type else _optional(read)
 
 
 def _columns(kind: type[j.Entry]) -> list[tuple[str, object, Writer]]:
-    return [(f.name, f.default, _KINDS.get(str(f.type), (_plain, _same))[0]) for f in fields(kind)]
+    return [(f.name, f.default, _column(str(f.type))[0]) for f in fields(kind)]
 
 
 _COLUMNS: Mapping[type, tuple[str, list[tuple[str, object, Writer]]]] = {
     kind: (_quote(tag), _columns(kind)) for tag, kind in TAGS.items()
 }
 _READERS: Mapping[type, list[tuple[str, Reader]]] = {
-    kind: [(f.name, _KINDS.get(str(f.type), (_plain, _same))[1]) for f in fields(kind)]
-    for kind in TAGS.values()
+    kind: [(f.name, _column(str(f.type))[1]) for f in fields(kind)] for kind in TAGS.values()
 }
 
 
@@ -262,7 +343,7 @@ def encode_message(m: Message, types: TypeRegistry) -> bytes:
 
 def decode_message(data: bytes, types: TypeRegistry) -> Message:
     """The message that `encode_message` wrote."""
-    return read_message(json.loads(data), types)
+    return read_message(_json(data), types)
 
 
 def encode_arrival(m: Message, wait: str | None, types: TypeRegistry) -> bytes:
