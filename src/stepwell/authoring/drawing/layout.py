@@ -256,7 +256,7 @@ class _Part:
                 break
             chain = chains[full]
             above = chain.slots[-2] if chain.turned else chain.slots[0]
-            lanes[layer[above]] += 16.0
+            lanes[layer[above]] = lanes[layer[above]] * 1.25 + 16.0
         return self._finish(layers, layer, chains, tops, heights, curves, labels)
 
     def _gaps(
