@@ -18,6 +18,7 @@ from typing import Any, cast
 from stepwell.authoring.events.serializers import BaseSerializer
 from stepwell.authoring.events.state_store import InMemoryStateStore
 from stepwell.authoring.program import Program, TypeRegistry
+from stepwell.errors import StoreCorrupt
 from stepwell.kernel.decide import JOINED, advance
 from stepwell.kernel.inputs import Arrived
 from stepwell.kernel.journal import RunStarted, ScopeEntered, WaitEnded, WorkBegun
@@ -62,8 +63,14 @@ def snapshot(run: Run, types: TypeRegistry) -> Any:
 
 
 def restore(data: Any, types: TypeRegistry) -> Run:
-    """The run that `snapshot` wrote."""
-    return cast(Run, _read(data, types))
+    """The run that `snapshot` wrote. Raises ValueError when it is none."""
+    try:
+        run = _read(data, types)
+    except (LookupError, TypeError, AttributeError, ValueError, StoreCorrupt) as error:
+        raise ValueError(f"a snapshot can't be read: {error!r}") from error
+    if not isinstance(run, Run):
+        raise ValueError(f"a snapshot of a run was stored here, not {data!r:.200}")
+    return run
 
 
 def _write(value: object, types: TypeRegistry) -> Any:
@@ -120,17 +127,19 @@ def _read(data: Any, types: TypeRegistry) -> object:
             raise ValueError(f"a snapshot can't hold {kind!r}")
 
 
-def _made(kind: type, values: list[object]) -> object:
+def _made(kind: type[Any], values: list[object]) -> object:
     """An instance of a part with these values of its fields; the rest has its defaults, because
     it was written before those fields were there."""
-    made: object = object.__new__(kind)  # not every field is an argument of its maker
+    made = cast(object, object.__new__(kind))  # not every field is an argument of its maker
     for number, field in enumerate(fields(kind)):
         if number < len(values):
             value = values[number]
         elif field.default_factory is not MISSING:
             value = field.default_factory()
         else:
-            value = field.default
+            value = cast(object, field.default)
+            if value is MISSING:
+                raise ValueError(f"a {kind.__name__} without {field.name!r}")
         setattr(made, field.name, value)
     return made
 
