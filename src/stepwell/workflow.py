@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, cast
+from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
 from typing_extensions import TypeVar
 
 from stepwell.authoring.events.compile import compile_workflow
-from stepwell.authoring.events.model import StartEvent
+from stepwell.authoring.events.model import StartEvent, StopEvent
+from stepwell.authoring.events.resources import ResourceManager
 from stepwell.authoring.events.workflow import WorkflowBase
 from stepwell.authoring.program import Program
 from stepwell.errors import ContextStateError
@@ -72,6 +73,32 @@ class Workflow(WorkflowBase[Ctx, Start, End], Generic[Ctx, Start, End]):
         if kept is None or kept[0] is not plan or not self._launched:
             self._kept = kept = (plan, compile_workflow(self))
         return kept[1]
+
+    @overload  # the base class: what its `result` holds is not said anywhere
+    def run(
+        self: Workflow[Any, Any, StopEvent],
+        ctx: Context[Any] | None = None,
+        start_event: Start | None = None,
+        *,
+        engine: Engine | None = None,
+        run_id: str | None = None,
+        key: str | None = None,
+        record: bool = False,
+        **kwargs: Any,
+    ) -> WorkflowHandler[Any]: ...
+
+    @overload  # a class of one's own: it is given whole
+    def run(
+        self,
+        ctx: Context[Any] | None = None,
+        start_event: Start | None = None,
+        *,
+        engine: Engine | None = None,
+        run_id: str | None = None,
+        key: str | None = None,
+        record: bool = False,
+        **kwargs: Any,
+    ) -> WorkflowHandler[End]: ...
 
     def run(
         self,
@@ -139,6 +166,18 @@ class Workflow(WorkflowBase[Ctx, Start, End], Generic[Ctx, Start, End]):
         if ctx is not None:
             ctx.attach(local.active)
         return WorkflowHandler(local)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a step with `execution="process"` finds of its workflow there: all but what lives
+        in this process alone."""
+        here = ("_gate", "_kept", "_runtime", "_resource_manager")
+        return {name: value for name, value in self.__dict__.items() if name not in here}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+        self._runtime = None
+        self._resource_manager = ResourceManager()
 
     def _limit(self) -> Gate | None:
         limit = self.num_concurrent_runs

@@ -14,7 +14,7 @@ class Turn(Event):
     n: int = 0
 
 
-async def run_step(body) -> object:  # noqa: ANN001 - a coroutine function
+async def run_step(body) -> object:
     class One(Workflow):
         @step
         async def only(self, ctx: Context, ev: StartEvent) -> StopEvent:

@@ -9,7 +9,7 @@ import textwrap
 
 import pytest
 
-from stepwell import Context, Event, HumanResponseEvent, StartEvent, StopEvent, Workflow, step
+from stepwell import Event, HumanResponseEvent, StartEvent, StopEvent, Workflow, step
 from stepwell.errors import WorkflowCancelledByUser
 from stepwell.events import WorkflowCancelledEvent
 
@@ -186,7 +186,9 @@ async def _await(handler: object) -> object:
     return await handler  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("waiting", ["asyncio.Event().wait()", "ctx.sleep(60)", "asyncio.sleep(60)"])
+@pytest.mark.parametrize(
+    "waiting", ["asyncio.Event().wait()", "ctx.sleep(60)", "asyncio.sleep(60)"]
+)
 def test_a_loop_that_ends_in_the_middle_of_a_run_ends_cleanly(waiting: str) -> None:
     script = f"""
     import asyncio

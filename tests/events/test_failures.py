@@ -133,7 +133,8 @@ async def test_who_waits_for_its_next_try_does_not_hold_a_worker() -> None:
             return None
 
         @step(
-            num_workers=1, retry_policy=retry_policy(wait=wait_fixed(0.02), stop=stop_after_attempt(2))
+            num_workers=1,
+            retry_policy=retry_policy(wait=wait_fixed(0.02), stop=stop_after_attempt(2)),
         )
         async def work(self, ctx: Context, ev: A) -> StopEvent | None:
             if ev.n == 1 and ctx.retry_info().retry_number == 0:
@@ -162,9 +163,7 @@ async def test_a_handler_gets_the_whole_story_and_may_end_the_run() -> None:
         async def recover(self, ctx: Context, ev: StepFailedEvent) -> StopEvent:
             assert ev.failed_at.tzinfo is not None
             assert 0 <= ev.elapsed_seconds < 5
-            return StopEvent(
-                result=(ev.step_name, ev.input_event, repr(ev.exception), ev.attempts)
-            )
+            return StopEvent(result=(ev.step_name, ev.input_event, repr(ev.exception), ev.attempts))
 
     assert await Catch().run() == ("second", A(n=4), "KeyError('k')", 2)
 

@@ -298,6 +298,52 @@ async def test_a_failed_member_is_recovered_into_its_stream() -> None:
     assert await Fan(timeout=1).run() == [-1, 0, 2]
 
 
+async def test_what_a_handler_makes_of_a_failed_member_is_in_its_stream() -> None:
+    class Fan(Workflow):
+        @step
+        async def fork(self, ev: StartEvent) -> list[A]:
+            return [A(n=n) for n in range(3)]
+
+        @step
+        async def work(self, ev: A) -> B:
+            raise ValueError(ev.n)
+
+        @catch_error
+        async def recover(self, ev: StepFailedEvent) -> C:
+            return C(n=int(str(ev.exception)))
+
+        @step
+        async def collected(self, evs: list[C]) -> StopEvent:
+            return StopEvent(result=[ev.n for ev in evs])
+
+        @step
+        async def unused(self, ev: B) -> None:
+            return None
+
+    flow = Fan(timeout=1, skip_graph_checks={"dead_end"})
+    assert await flow.run() == [0, 1, 2]
+
+
+async def test_members_of_a_subclass_reach_a_step_that_takes_subclasses() -> None:
+    class Special(A):
+        pass
+
+    class Fan(Workflow):
+        @step
+        async def fork(self, ev: StartEvent) -> list[Special]:
+            return [Special(n=1), Special(n=2)]
+
+        @step(accept_event_subclasses=True)
+        async def work(self, ev: A) -> B:
+            return B(n=ev.n)
+
+        @step
+        async def join(self, evs: list[B]) -> StopEvent:
+            return StopEvent(result=[ev.n for ev in evs])
+
+    assert await Fan(timeout=1).run() == [1, 2]
+
+
 async def test_a_failed_join_shows_what_it_was_given() -> None:
     class Fan(Workflow):
         @step

@@ -16,6 +16,7 @@ from stepwell import (
     Workflow,
     step,
 )
+from stepwell.errors import WorkflowCancelledByUser, WorkflowTimeoutError
 from stepwell.events import (
     StepState,
     StepStateChanged,
@@ -25,7 +26,6 @@ from stepwell.events import (
     WorkflowIdleEvent,
     WorkflowTimedOutEvent,
 )
-from stepwell.errors import WorkflowCancelledByUser, WorkflowTimeoutError
 from stepwell.handler import WorkflowHandler
 
 

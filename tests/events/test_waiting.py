@@ -57,6 +57,30 @@ async def test_a_step_that_waits_goes_on_where_it_stood() -> None:
     assert (entered, asked) == (1, 1)
 
 
+@pytest.mark.xfail(
+    reason="the kernel has no input for a wait that its body gave up, so the old wait takes the "
+    "answer that was meant for the new one",
+    strict=True,
+)
+async def test_a_wait_that_was_given_up_takes_no_answer() -> None:
+    asked_again = asyncio.Event()
+
+    class Ask(Workflow):
+        @step
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await ctx.wait_for_event(Answer)
+            asked_again.set()
+            return StopEvent(result=(await ctx.wait_for_event(Answer)).text)
+
+    handler = Ask(timeout=0.2).run()
+    await asked_again.wait()
+    await asyncio.sleep(0)
+    await handler.send_event(Answer(text="there"))
+    assert await handler == "there"
+
+
 async def test_requirements_choose_the_answer_and_others_are_kept_for_later() -> None:
     class Ask(Workflow):
         @step
@@ -196,7 +220,7 @@ async def test_a_wait_without_an_answer_times_out_inside_the_step() -> None:
         async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
             try:
                 await ctx.wait_for_event(Answer, timeout=0.02)
-            except asyncio.TimeoutError as error:
+            except TimeoutError as error:
                 return StopEvent(result=str(error))
             return StopEvent()
 

@@ -68,24 +68,30 @@ async def run_in_thread(
         raise
 
 
-def _serve(sender: Connection) -> None:
+def _serve(pipe: Connection, step: str) -> None:
     """The main function of the process: do what comes down the pipe, and answer."""
-    func, kwargs = cast("tuple[Callable[..., object], dict[str, object]]", sender.recv())
+
+    def refused(reason: str) -> tuple[bool, object]:
+        return False, ExecutionRefused(step, "process", reason)
+
+    try:
+        func, kwargs = cast("tuple[Callable[..., object], dict[str, object]]", pipe.recv())
+    except Exception as error:  # not importable here, for example
+        pipe.send(refused(f"it can't be loaded in another process: {error!r}"))
+        return
     try:
         answer: tuple[bool, object] = (True, func(**kwargs))
     except Exception as error:  # goes to the parent, where the attempt fails with it
         answer = (False, error)
+    what = "result" if answer[0] else "error"
     try:
-        sender.send(answer)
-    except Exception as error:  # the result does not survive the way back
-        sender.send(
-            (False, ExecutionRefused(_name(func), "process", f"its result can't be sent: {error}"))
-        )
-    sender.close()
-
-
-def _name(func: Callable[..., object]) -> str:
-    return getattr(func, "__qualname__", repr(func))
+        # There and back, because much can be sent that can't be received.
+        loads = cast("Callable[[object], object]", getattr(ForkingPickler, "loads"))  # noqa: B009 - its stub lacks it
+        loads(ForkingPickler.dumps(answer))
+    except Exception as error:
+        answer = refused(f"its {what} can't be sent: {answer[1]!r}: {error}")
+    pipe.send(answer)
+    pipe.close()
 
 
 async def run_in_process(
@@ -104,7 +110,7 @@ async def run_in_process(
         raise ExecutionRefused(step, "process", reason) from error
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe()
-    process = context.Process(target=_serve, args=(sender,), daemon=True, name=f"stepwell-{step}")
+    process = context.Process(target=_serve, args=(sender, step), daemon=True, name=f"stepwell-{step}")
     loop = asyncio.get_running_loop()
     await loop.run_in_executor(None, process.start)
     sender.close()

@@ -7,6 +7,7 @@ stream's level; every collecting step that takes one of those is released when t
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ from stepwell.authoring.events.model import (
     WorkflowTimedOutEvent,
 )
 from stepwell.authoring.events.serializers import BaseSerializer, JsonSerializer
+from stepwell.authoring.events.shape import matches
 from stepwell.authoring.events.signature import EventParam, StepConfig
 from stepwell.authoring.events.workflow import WorkflowBase, make_start_event
 from stepwell.authoring.program import (
@@ -63,8 +65,8 @@ class Source:
     name: str
     steps: Mapping[str, StepConfig]
     free: frozenset[str]
-    start: type
-    stop: type
+    start: type[Any]
+    stop: type[Any]
     timeout: float | None
     state_type: type | None
     serializer: BaseSerializer | None
@@ -113,10 +115,14 @@ def compile_events(source: Source) -> Program:
     types = TypeRegistry(declared, values.dump, values.dump_free, values.load)
     tag = types.add
     recovers = _recovers(steps)
+    collectors = _all_collectors(steps, recovers)
     definition = Definition(
         name=source.name,
         version=source.version,
-        steps=tuple(_step_def(config, steps, types, recovers) for config in steps.values()),
+        steps=tuple(
+            _step_def(config, types, recovers, collectors[config.name])
+            for config in steps.values()
+        ),
         start=tag(source.start),
         ends=tuple(tag(t) for t in declared if t is source.stop or issubclass(t, StopEvent)),
         publishes=tuple(tag(t) for t in declared if issubclass(t, InputRequiredEvent)),
@@ -169,9 +175,9 @@ def _recovers(steps: Mapping[str, StepConfig]) -> dict[str, str]:
 
 def _step_def(
     config: StepConfig,
-    steps: Mapping[str, StepConfig],
     types: TypeRegistry,
     recovers: Mapping[str, str],
+    collectors: tuple[str, ...],
 ) -> StepDef:
     tag = types.add
     join = _join_of(config, types)
@@ -188,7 +194,7 @@ def _step_def(
         timeout=config.timeout,
         on_error=recovers.get(config.name),
         recoveries=config.max_recoveries,
-        collectors=_collectors(members, steps) if members else (),
+        collectors=collectors,
         opens=tuple(tag(t) for t in members),
         retry=cast("Json", describe()) if callable(describe) else None,
     )
@@ -220,8 +226,38 @@ def _stream_members(config: StepConfig) -> tuple[type, ...]:
     return config.list_returns or config.tuple_returns
 
 
-def _collectors(members: Iterable[type], steps: Mapping[str, StepConfig]) -> tuple[str, ...]:
-    """The collecting steps that a stream of `members` feeds."""
+def _all_collectors(
+    steps: Mapping[str, StepConfig], recovers: Mapping[str, str]
+) -> dict[str, tuple[str, ...]]:
+    """For each step the joins that its stream feeds; empty when it opens none.
+
+    A list always opens a stream. A tuple does when it is collected, unless its step already works
+    in a stream that the same join collects: then what it emits is a part of that one.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    inside: dict[str, set[str]] = {}
+    for config in steps.values():
+        within = inside[config.name] = set[str]()
+        members = _stream_members(config)
+        found[config.name] = _collectors(members, steps, recovers, within) if members else ()
+    for name, config in steps.items():
+        if not config.list_returns and any(
+            name in inside[other] and not set(found[name]).isdisjoint(found[other])
+            for other in steps
+            if other != name
+        ):
+            found[name] = ()
+    return found
+
+
+def _collectors(
+    members: Iterable[type],
+    steps: Mapping[str, StepConfig],
+    recovers: Mapping[str, str],
+    inside: set[str],
+) -> tuple[str, ...]:
+    """The collecting steps that a stream of `members` feeds; the steps in the stream go into
+    `inside`."""
     found: dict[str, None] = {}
     seen: set[type] = set()
     frontier = list(members)
@@ -231,19 +267,25 @@ def _collectors(members: Iterable[type], steps: Mapping[str, StepConfig]) -> tup
             continue
         seen.add(kind)
         for config in steps.values():
-            if kind not in config.accepted_events:
+            if not any(matches(config, wanted, kind) for wanted in config.accepted_events):
                 continue
             if _collects(config):
                 found[config.name] = None
                 continue
+            inside.add(config.name)
+            if config.name in recovers:  # the handler works where the step failed
+                handler = steps[recovers[config.name]]
+                frontier.extend(t for t in handler.bare_returns if t is not NoneType)
             frontier.extend(t for t in config.bare_returns if t is not NoneType)
-            inner = _stream_members(config)
-            nested = _collectors([t for t in inner if t not in seen], steps) if inner else ()
+            frontier.extend(config.tuple_returns)
+            inner = [t for t in config.list_returns if t not in seen]
+            nested = _collectors(inner, steps, recovers, set()) if inner else ()
             if inner and not nested:
                 frontier.extend(inner)
             for name in nested:
                 # A stream within the stream: what its joins emit is on this level again.
                 frontier.extend(t for t in steps[name].bare_returns if t is not NoneType)
+                frontier.extend(steps[name].tuple_returns)
     return tuple(found)
 
 
@@ -258,6 +300,7 @@ class EventStep:
         "config",
         "context_name",
         "execution",
+        "first",
         "func",
         "is_handler",
         "kind",
@@ -266,6 +309,7 @@ class EventStep:
         "param",
         "plain",
         "policy",
+        "quick",
         "resources",
         "streams",
         "tuple_streams",
@@ -298,6 +342,14 @@ class EventStep:
         self.policy = config.retry_policy
         self.streams = streams
         self.tuple_streams = tuple_streams
+        # Types of which a bare one is just emitted, nothing about it having to be looked at.
+        self.quick: dict[type, str] = {
+            kind: tag
+            for kind, tag in known.items()
+            if not streams and not loose and not issubclass(kind, WorkflowErrorEvent)
+        }
+        names = list(inspect.signature(self.func).parameters)
+        self.first = names[1:2] == [self.param]
         self.plain = (
             bound
             and config.execution == "async"
@@ -315,8 +367,10 @@ class EventStep:
         self, owner: object, message: Message | tuple[Message, ...], attempt: StepAttempt
     ) -> Coroutine[Any, Any, object]:
         """The user's coroutine, or one that prepares what the function needs around it."""
-        if self.plain:
-            return self.func(owner, **{self.param: cast(Message, message).payload})
+        if self.plain and type(message) is Message:
+            if self.first:
+                return self.func(owner, message.payload)
+            return self.func(owner, **{self.param: message.payload})
         if self.resources or self.execution != "async":
             return self._around(owner, message, attempt)
         args = self._arguments(message, attempt)
@@ -366,6 +420,9 @@ class EventStep:
         if result is None:
             return _NOTHING
         kind = type(result)
+        tag = self.quick.get(kind)
+        if tag is not None:
+            return Emit((Message(tag, result),))
         if self.streams:
             if kind is list:
                 return self._stream(cast("list[object]", result))
@@ -374,9 +431,6 @@ class EventStep:
             results = cast("tuple[object, ...]", result)
             messages = tuple(self._message(m) for m in results if m is not None)
             return Emit(messages, stream=self.tuple_streams)
-        tag = self.known.get(kind)
-        if tag is not None and not self.loose and not isinstance(result, WorkflowErrorEvent):
-            return Emit((Message(tag, result),))
         message = self._message(result)
         if isinstance(result, StopEvent):
             return Complete(message)
@@ -429,14 +483,14 @@ class EventStep:
 def _failed_event(failure: Failure, types: TypeRegistry) -> StepFailedEvent:
     """What an error handler receives."""
     given = failure.input
-    event = (
-        given.payload
-        if isinstance(given, Message)
-        else CollectionReleaseEvent(
+    # Not validated: the tuple style sends other things than events.
+    if isinstance(given, Message):
+        event = given.payload
+    else:
+        event = CollectionReleaseEvent.model_construct(
             events=[m.payload for m in given], stream_id="", binding_id=failure.step
         )
-    )
-    return StepFailedEvent(
+    return StepFailedEvent.model_construct(
         step_name=failure.step,
         input_event=event,
         exception=types.exception(failure.error),
@@ -481,14 +535,14 @@ class _Values:
                 for key in rows.keys() - kind.model_fields.keys():
                     rows[key] = self.serializer.deserialize_value(rows[key])
                 return kind.model_validate(rows, context=context)
-            return adapter(kind).validate_python(data, context=context)
+            return adapter(cast("type[object]", kind)).validate_python(data, context=context)
 
 
 # --- starting and ending -------------------------------------------------------------------------
 
 
 def _start_message(source: Source, types: TypeRegistry, fields: Mapping[str, Any]) -> Message:
-    event = make_start_event(source.start, fields)
+    event: object = make_start_event(source.start, fields)
     return Message(types.add(type(event)), event)
 
 
