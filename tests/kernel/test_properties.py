@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from tests.kernel.chaos import TAGS, Chaos, Command, commands, definitions
 from tests.kernel.playing import START, check, same
 
-from stepwell.kernel.decide import _plain, _route, advance, decide
+from stepwell.kernel.decide import _attempted, _plain, _route, _straight_on, advance, decide
 from stepwell.kernel.definition import Definition
-from stepwell.kernel.inputs import Start
+from stepwell.kernel.inputs import Attempted, Start
 from stepwell.kernel.journal import Entry, WaitEnded, WaitOpened, WorkAdded, WorkBegun
-from stepwell.kernel.outcomes import Message
+from stepwell.kernel.outcomes import Emit, Message
 from stepwell.kernel.run import RUNNING, Run, evolve, next_due, pending
 
 thorough = settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
@@ -118,3 +118,27 @@ def test_no_step_starts_twice_for_one_reason(definition: Definition, given: list
             if isinstance(entry, WorkBegun) and entry.id in alive:
                 assert resumed or entry.id in failed
             evolve(run, entry)
+
+
+@thorough
+@given(definitions(), commands, st.sampled_from(TAGS), st.sampled_from([(), ("A",)]))
+def test_the_short_end_of_an_attempt_is_its_end(
+    definition: Definition, given: list[Command], tag: str, kinds: tuple[str, ...]
+) -> None:
+    run, _ = play(definition, given)
+    if run.ended is not None or run.parked is not None:
+        return
+    for id in run.work:
+        input = Attempted(1.0, id, Emit((Message(tag, {"n": 1}, None, kinds),)))
+        short = _straight_on(definition, run, input)
+        if short is None:
+            continue
+        one, other = copy.deepcopy(run), copy.deepcopy(run)
+        for entry in copy.deepcopy(short):
+            evolve(one, entry)
+        entries: list[Entry] = []
+        for entry in _attempted(definition, other, input):
+            evolve(other, entry)
+            entries.append(entry)
+        assert entries == list(short)
+        assert one == other
