@@ -1,0 +1,1 @@
+"""The command line: a surface on the engine. `stepwell --help` lists the commands."""

@@ -1,0 +1,131 @@
+"""From a URL to an engine that looks and speaks, from what was typed to a run.
+
+Commands that only look never make a store: where there is none they say so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from collections.abc import AsyncGenerator, Coroutine, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from stepwell.cli.errors import CommandError, NoStore
+from stepwell.cli.options import Exit
+from stepwell.errors import RunNotFound
+from stepwell.runtime.engine import Engine, Startable
+from stepwell.runtime.views import RunInfo
+from stepwell.stores.base import RunFilter, Store
+from stepwell.stores.registry import open_store
+
+T = TypeVar("T")
+
+_SEARCHED = 20_000
+"""How many of the newest runs are searched for one whose id begins as typed."""
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine to its end."""
+    try:
+        return asyncio.run(work)
+    except KeyboardInterrupt:
+        raise CommandError(
+            "interrupted", hint="Nothing that was accepted before is lost.", exit=Exit.INTERRUPTED
+        ) from None
+
+
+def store_at(url: str) -> Store:
+    """The store that a URL names, for use by several processes; not opened."""
+    try:
+        store = open_store(url)
+    except ValueError as error:
+        raise CommandError(str(error), hint="Write for example sqlite:///runs.db.") from error
+    if not store.supports("multiprocess"):
+        raise CommandError(
+            f"{url} is in memory: no other process can see it",
+            hint="Use a store that is kept, for example sqlite:///runs.db.",
+        )
+    return store
+
+
+def file_of(store: Store) -> Path | None:
+    """The file of a store that is one."""
+    scheme, _, place = store.url.partition(":///")
+    return Path(place).absolute() if scheme == "sqlite" else None
+
+
+def existing_store(url: str) -> Store:
+    """The store at `url`, which must be there already. Raises `NoStore`."""
+    store = store_at(url)
+    file = file_of(store)
+    if file is not None and not file.exists():
+        raise NoStore(f"There is no store at {store.url} (no file {file}).")
+    return store
+
+
+@asynccontextmanager
+async def looking(url: str, workflows: Iterable[Startable] = ()) -> AsyncGenerator[Engine]:
+    """An engine on an existing store that advances nothing."""
+    async with Engine(existing_store(url), workflows, name="cli", worker=False) as engine:
+        yield engine
+
+
+async def find_run(engine: Engine, given: str) -> RunInfo:
+    """The run with this id, or with the only id that begins so. Raises `RunNotFound`, which names
+    ids that are close, and `CommandError` when several begin so."""
+    try:
+        return await engine.get(given)
+    except RunNotFound as error:
+        ids = await _ids(engine)
+        found = [id for id in ids if given and id.startswith(given)]
+        if len(found) == 1:
+            return await engine.get(found[0])
+        if found:
+            some = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
+            raise CommandError(
+                f"{len(found)} runs have ids that begin with {given!r}: {some}",
+                hint="Type more of the id.",
+            ) from error
+        close = difflib.get_close_matches(given, ids, 3, 0.6)
+        missing = RunNotFound(given)
+        missing.message = f"There is no run {given!r} in {engine.url}."
+        if close:
+            missing.hint = f"Did you mean {' or '.join(close)}?"
+        else:
+            missing.hint = (
+                "`stepwell ls` lists the runs of a store; check --store and STEPWELL_STORE."
+            )
+        raise missing from error
+
+
+async def _ids(engine: Engine) -> list[str]:
+    ids: list[str] = []
+    cursor = None
+    while len(ids) < _SEARCHED:
+        page = await engine.store.list(RunFilter(limit=1000, after=cursor))
+        ids += [row.id for row in page.rows]
+        cursor = page.cursor
+        if cursor is None:
+            break
+    return ids
+
+
+async def workflow_named(engine: Engine, given: str) -> str:
+    """The full name of the workflow that was typed: that name, or the only one that ends in it."""
+    names = sorted({name for name, _ in await engine.counts()})
+    if given in names:
+        return given
+    found = [name for name in names if name.endswith(f".{given}")]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise CommandError(
+            f"{given!r} may be any of {', '.join(found)}", hint="Type the whole name."
+        )
+    raise CommandError(
+        f"no run of a workflow {given!r} is in {engine.url}",
+        hint=f"There are runs of {', '.join(names)}." if names else "The store has no runs.",
+        exit=Exit.NOT_FOUND,
+    )

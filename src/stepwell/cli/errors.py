@@ -1,0 +1,130 @@
+"""What is said when a command can't do what it was asked: what, whose, what to do.
+
+This module refuses to guess: an exception that is not known here is a fault of stepwell, and keeps
+its traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from typing import cast
+
+from rich.text import Text
+
+from stepwell.cli.options import Exit, settings
+from stepwell.cli.output import stderr
+from stepwell.errors import (
+    ContextSerdeError,
+    ContextStateError,
+    LeaseLost,
+    NoPendingQuestion,
+    RunNotFound,
+    StepwellError,
+    StoreError,
+    StoreUnavailable,
+    Whose,
+    WorkflowConfigurationError,
+    WorkflowRuntimeError,
+    WorkflowStepDoesNotExistError,
+    WorkflowValidationError,
+)
+
+_FAULT = {
+    "user": "what was asked for",
+    "workflow": "the workflow's code",
+    "operator": "the store, or the machine it is on",
+    "stepwell": "stepwell itself; please report it",
+}
+
+
+class CommandError(StepwellError):
+    """A command can't be done as asked.
+
+    Args:
+        message: what happened.
+        hint: what to do.
+        whose: who can put it right.
+        exit: what the process is to end with.
+    """
+
+    code = "command_refused"
+    whose = "user"
+
+    def __init__(
+        self, message: str, *, hint: str = "", whose: str = "user", exit: Exit = Exit.USAGE
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.whose = cast("Whose", whose)
+        self.exit = exit
+
+
+class NoStore(StoreUnavailable):
+    """There is nothing at the place that the store's URL names."""
+
+    code = "no_store"
+    hint = (
+        "Give its URL with --store or STEPWELL_STORE. `stepwell run --store`, `stepwell worker` "
+        "and `stepwell db migrate` make one."
+    )
+
+
+_USAGE = (
+    WorkflowValidationError,
+    WorkflowConfigurationError,
+    WorkflowRuntimeError,
+    WorkflowStepDoesNotExistError,
+    ContextSerdeError,
+    ContextStateError,
+)
+
+
+def exit_code(error: BaseException) -> Exit | None:
+    """What the process ends with because of `error`; None: a fault of stepwell's own."""
+    match error:
+        case CommandError():
+            return error.exit
+        case RunNotFound() | NoPendingQuestion():
+            return Exit.NOT_FOUND
+        case StoreError() | LeaseLost():
+            return Exit.STORE
+        case StepwellError():
+            return Exit.USAGE
+        case _ if isinstance(error, _USAGE):
+            return Exit.USAGE
+        case KeyboardInterrupt():
+            return Exit.INTERRUPTED
+        case _:
+            return None
+
+
+def report(error: BaseException) -> Exit | None:
+    """Say on standard error what went wrong; returns what to end with. Says nothing, and returns
+    None, when the error is not one that a user can do something about."""
+    code = exit_code(error)
+    if code is None:
+        return None
+    message = error.message if isinstance(error, StepwellError) else str(error)
+    whose = str(getattr(error, "whose", "user"))
+    hint = str(getattr(error, "hint", ""))
+    options = settings()
+    console = stderr()
+    if options.debug:
+        traceback.print_exception(error)
+    if options.json:
+        said = {
+            "error": {
+                "code": str(getattr(error, "code", "error")),
+                "message": message,
+                "whose": whose,
+                "hint": hint,
+                "exit": int(code),
+            }
+        }
+        console.file.write(json.dumps(said, ensure_ascii=False) + "\n")
+        return code
+    console.print(Text.assemble(("error  ", "bold red"), message))
+    console.print(Text.assemble(("fault  ", "dim"), _FAULT.get(whose, whose)))
+    if hint:
+        console.print(Text.assemble(("to do  ", "dim"), hint))
+    return code

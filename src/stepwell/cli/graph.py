@@ -1,0 +1,97 @@
+"""`stepwell graph`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import cast
+
+import click
+
+from stepwell.authoring.drawing.draw import Format, draw
+from stepwell.authoring.drawing.run import RunView, run_view
+from stepwell.cli import output
+from stepwell.cli.copies import need_code
+from stepwell.cli.engines import find_run, looking, run_async
+from stepwell.cli.errors import CommandError
+from stepwell.cli.load import load_all, load_one
+from stepwell.cli.options import app_option, settings, shared_options, store_option
+from stepwell.kernel.definition import Definition
+
+
+@click.command()
+@click.argument("what", metavar="MODULE:WORKFLOW|RUN")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["mermaid", "dot", "svg", "html", "json"]),
+    help="By default what the file's name says, else mermaid.",
+)
+@click.option("-o", "--output", "file", metavar="FILE", help="Write it there.")
+@app_option
+@store_option
+@shared_options
+def graph(what: str, form: str | None, file: str | None, app: tuple[str, ...], store: str) -> None:
+    """Draw a workflow, or what a run of it did.
+
+    MODULE:WORKFLOW draws the workflow. The id of a run, with --app for its code, draws what the run
+    did: how often each way was taken, how each step fared, and what was not reached.
+    """
+    form = form or ("json" if settings().json else _by_name(file))
+    if settings().json and form != "json":
+        raise click.UsageError("--json draws nothing: leave out --format")
+    if ":" in what:
+        definition, view = load_one(what).compiled().definition, None
+    else:
+        definition, view = run_async(_of_run(what, app, store))
+    text = _drawn(definition, view, form)
+    if file is None:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        return
+    try:
+        Path(file).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"{file} can't be written: {error.strerror}") from error
+    output.stderr().print(f"written to {file}", style="dim", soft_wrap=True)
+
+
+_ENDINGS = {
+    ".mmd": "mermaid",
+    ".mermaid": "mermaid",
+    ".md": "mermaid",
+    ".dot": "dot",
+    ".gv": "dot",
+    ".svg": "svg",
+    ".html": "html",
+    ".json": "json",
+}
+
+
+def _by_name(file: str | None) -> str:
+    return _ENDINGS.get(Path(file or "").suffix, "mermaid")
+
+
+async def _of_run(given: str, app: tuple[str, ...], url: str) -> tuple[Definition, RunView]:
+    async with looking(url, load_all(app)) as engine:
+        info = await find_run(engine, given)
+        need_code(engine, info)
+        definition = engine.workflows[info.workflow].definition
+        return definition, run_view(definition, await engine.entries(info.id))
+
+
+def _drawn(definition: Definition, view: RunView | None, form: str) -> str:
+    if form != "json":
+        return draw(definition, cast(Format, form), run=view)
+    whole: dict[str, object] = {"definition": definition.to_json()}
+    if view is not None:
+        whole["run"] = {
+            "status": view.status.value,
+            "error": view.error or None,
+            "ways": [
+                {"from": source or None, "event": tag, "to": target or None, "times": times}
+                for (source, tag, target), times in view.visited.items()
+            ],
+            "steps": output.plain(dict(view.steps)),
+        }
+    return json.dumps(whole, indent=2, ensure_ascii=False)

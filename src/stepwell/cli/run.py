@@ -1,0 +1,471 @@
+"""`stepwell run`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+import time
+import traceback
+from collections.abc import AsyncGenerator, Callable, Generator
+from pathlib import Path
+from typing import Any, cast
+
+import click
+from pydantic import ValidationError
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from stepwell.authoring.program import Program
+from stepwell.cli import output
+from stepwell.cli.asking import Asker
+from stepwell.cli.engines import run_async, store_at
+from stepwell.cli.errors import CommandError
+from stepwell.cli.interrupts import Interrupts
+from stepwell.cli.load import load_one
+from stepwell.cli.logs_handler import console_logging
+from stepwell.cli.options import Duration, Exit, settings, shared_options
+from stepwell.cli.progress import Lines, Picture, Progress
+from stepwell.cli.running import Ended, InMemory, Kept, Watched, complaints, place_of
+from stepwell.errors import WorkflowRuntimeError
+from stepwell.kernel.outcomes import Message
+from stepwell.runtime.clock import new_run_id
+from stepwell.runtime.engine import Engine, Startable
+from stepwell.runtime.local import run_local
+from stepwell.runtime.telemetry import listen
+from stepwell.values import RunStatus
+
+_SURVIVES = {
+    "none": "survives nothing",
+    "process": "survives a crash",
+    "power": "survives a power cut",
+}
+_REDRAW = 0.1
+_CANCEL_GRACE = 10.0
+
+
+@click.command()
+@click.argument("workflow", metavar="MODULE:WORKFLOW")
+@click.option(
+    "--input", "given", metavar="JSON|@FILE", help="The start event's fields: JSON, @file, @-."
+)
+@click.option(
+    "-i",
+    "fields",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="One field; the value is JSON if it can be, else text.",
+)
+@click.option(
+    "--store",
+    envvar="STEPWELL_STORE",
+    metavar="URL",
+    show_envvar=True,
+    help="Keep the run there; without one it is in memory.",
+)
+@click.option("--id", "run_id", metavar="ID", help="The run's id; made when left out.")
+@click.option(
+    "--key", metavar="KEY", help="A second start with the same key gives the first's run."
+)
+@click.option("--correlation", metavar="WORD", help="A word of yours to find the run by.")
+@click.option("--priority", type=int, default=0, help="Higher is taken up first by workers.")
+@click.option("--detach", is_flag=True, help="Only start it, and leave it to workers.")
+@click.option("--timeout-wait", type=Duration(), metavar="TIME", help="Wait no longer than this.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@shared_options
+@click.pass_context
+def run(
+    ctx: click.Context,
+    workflow: str,
+    given: str | None,
+    fields: tuple[str, ...],
+    store: str | None,
+    run_id: str | None,
+    key: str | None,
+    correlation: str | None,
+    priority: int,
+    detach: bool,
+    timeout_wait: float | None,
+    quiet: bool,
+) -> None:
+    """Run a workflow and print its result as JSON.
+
+    MODULE:WORKFLOW names a class, or an instance, in a module of yours. Without --store the run
+    lives in this process and survives nothing. With it every step is kept; while this command
+    waits, it is a worker for the workflow.
+
+    Progress goes to standard error, and so does what the steps print.
+    """
+    if store is not None and store.startswith("memory:"):
+        store = None
+    kept = (("--key", key), ("--correlation", correlation), ("--detach", detach))
+    for option, value in kept if store is None else ():
+        if value:
+            raise click.UsageError(f"{option} needs a run that is kept: give --store")
+    start = Start(
+        workflow,
+        store,
+        input_of(given, fields),
+        run_id,
+        key,
+        correlation,
+        priority,
+        timeout_wait,
+        quiet,
+    )
+    ctx.exit(run_async(start.detached() if detach else start.watched()))
+
+
+def input_of(given: str | None, fields: tuple[str, ...]) -> dict[str, Any]:
+    """The start event's fields, as they were typed."""
+    found: dict[str, Any] = {}
+    if given is not None:
+        text = _text(given)
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise CommandError(
+                f"--input is no JSON: {error}", hint='Write for example \'{"topic": "ships"}\'.'
+            ) from error
+        if not isinstance(value, dict):
+            raise CommandError(
+                f"--input is {type(value).__name__}, not an object",
+                hint="Name the field: '{\"topic\": ...}'.",
+            )
+        found.update(cast("dict[str, Any]", value))
+    for field in fields:
+        key, equals, value = field.partition("=")
+        if not equals or not key:
+            raise CommandError(f"-i {field!r} is not key=value", hint="Write -i topic=ships.")
+        try:
+            found[key] = json.loads(value)
+        except json.JSONDecodeError:
+            found[key] = value
+    return found
+
+
+def _text(given: str) -> str:
+    if not given.startswith("@"):
+        return given
+    if given == "@-":
+        return sys.stdin.read()
+    try:
+        return Path(given[1:]).read_text(encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"{given[1:]} can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise CommandError(f"{given[1:]} is not UTF-8 text") from error
+
+
+class Start:
+    """One start of a workflow from the command line."""
+
+    def __init__(
+        self,
+        target: str,
+        store: str | None,
+        fields: dict[str, Any],
+        run_id: str | None,
+        key: str | None,
+        correlation: str | None,
+        priority: int,
+        timeout: float | None,
+        quiet: bool,
+    ) -> None:
+        self.target = target
+        self.store = store
+        self.run_id = run_id or new_run_id()
+        self.key = key
+        self.correlation = correlation
+        self.priority = priority
+        self.timeout = timeout
+        self.quiet = quiet
+        self.workflow: Startable = load_one(target)
+        self.program: Program = self.workflow.compiled()
+        self.message: Message = self._message(fields)
+        self.console: Console = output.stderr()
+
+    @property
+    def name(self) -> str:
+        """The workflow's name."""
+        return self.program.definition.name
+
+    def _message(self, fields: dict[str, Any]) -> Message:
+        try:
+            return self.program.start(fields)
+        except (WorkflowRuntimeError, ValueError, TypeError) as error:
+            cause = error.__cause__
+            why = complaints(cause) if isinstance(cause, ValidationError) else str(cause or error)
+            raise CommandError(
+                f"{self.target} can't be started with {json.dumps(fields, default=str)}: {why}",
+                hint="Give its fields with -i key=value or --input JSON.",
+            ) from error
+
+    # --- leaving it to workers -------------------------------------------------------------------
+
+    async def detached(self) -> Exit:
+        """Only start it."""
+        async with Engine(store_at(str(self.store)), worker=False, name="cli") as engine:
+            handler = self._begin(engine)
+            await handler.started()
+            info = await engine.get(handler.run_id)
+        if settings().json:
+            output.document(info.to_json())
+        else:
+            output.stdout().print(info.id)
+            self._note(f"{info.status.value} in {engine.url}; a worker takes it up:")
+            self._note(f"  stepwell worker {self.target} --store {self.store}")
+        return Exit.OK
+
+    def _begin(self, engine: Engine) -> Any:
+        return engine.begin(
+            self.workflow,
+            self.program,
+            [self.message],
+            run_id=self.run_id,
+            key=self.key,
+            correlation=self.correlation,
+            priority=self.priority,
+        )
+
+    # --- watching it -----------------------------------------------------------------------------
+
+    async def watched(self) -> Exit:
+        """Start it, show what it does, wait for its end."""
+        began = time.time()
+        lines = Lines(self.console, began)
+        shown = self.console.is_terminal and not self.quiet
+        say = None if shown or self.quiet else lines.say
+        progress = Progress(self.run_id, say)
+        stop_listening = listen(progress.hear)
+        try:
+            with (
+                Interrupts(signal.SIGINT, signal.SIGTERM, second=_abort) as interrupts,
+                self._showing(progress, lines, began, shown) as view,
+                console_logging(view.console, progress_shown=not self.quiet),
+            ):
+                async with self._started() as (watched, engine):
+                    outcome = await self._wait(watched, view, progress, interrupts)
+                    if isinstance(outcome, Ended):
+                        view.stop(outcome.status)
+                        return self._tell(watched, outcome, time.time() - began)
+                    view.stop(None)
+                    return await self._left(watched, engine, outcome, progress)
+        finally:
+            stop_listening()
+
+    @contextlib.asynccontextmanager
+    async def _started(self) -> AsyncGenerator[tuple[Watched, Engine | None]]:
+        if self.store is None:
+            self._note(f"run {self.run_id} of {self.name}, in memory (survives nothing)")
+            local = run_local(self.program, self.workflow, [self.message], run_id=self.run_id)
+            yield InMemory(local), None
+            return
+        async with Engine(store_at(self.store), [self.workflow]) as engine:
+            handler = self._begin(engine)
+            await handler.started()
+            again = " (started before with this key)" if handler.run_id != self.run_id else ""
+            survives = _SURVIVES[engine.durability]
+            self._note(f"run {handler.run_id} of {self.name}, kept in {engine.url} ({survives})")
+            if again:
+                self._note(again.strip())
+            yield Kept(engine, self.program, handler), engine
+
+    @contextlib.contextmanager
+    def _showing(
+        self, progress: Progress, lines: Lines, began: float, shown: bool
+    ) -> Generator[View]:
+        if shown:
+            with View(self.console, Picture(progress, began, time.time)) as view:
+                yield view
+        else:
+            # What steps print must not mix with the result.
+            with contextlib.redirect_stdout(sys.stderr):
+                yield View(self.console, None, None if self.quiet else lines)
+
+    async def _wait(
+        self, watched: Watched, view: View, progress: Progress, interrupts: Interrupts
+    ) -> Ended | Exit:
+        """How the run ended, or why it is not waited for any more."""
+        parked = asyncio.Event()
+        progress.on_parked = parked.set
+        asker = Asker(watched, self.program, view.console, self.store, view.say, view.pause)
+        async with asyncio.TaskGroup() as group:
+            end = group.create_task(watched.ended())
+            others = [
+                group.create_task(asker.listen()),
+                group.create_task(asker.ask()),
+                group.create_task(view.redraw()),
+            ]
+            stops = {
+                group.create_task(_after(interrupts.asked, Exit.INTERRUPTED)),
+                group.create_task(_after(parked, Exit.FAILED)),
+            }
+            try:
+                done, _ = await asyncio.wait(
+                    {end, *stops}, timeout=self.timeout, return_when=asyncio.FIRST_COMPLETED
+                )
+                if end in done:
+                    # What it published last is still to be shown.
+                    await asyncio.wait({others[0]}, timeout=1.0)
+                    return end.result()
+                if done:
+                    return cast("asyncio.Task[Exit]", done.pop()).result()
+                return Exit.TIMED_OUT
+            finally:
+                for task in (end, *others, *stops):
+                    task.cancel()
+
+    # --- what is said at the end -----------------------------------------------------------------
+
+    def _note(self, text: str) -> None:
+        if not self.quiet:
+            self.console.print(Text(text, "dim"), soft_wrap=True)
+
+    def _tell(self, watched: Watched, ended: Ended, seconds: float) -> Exit:
+        status = ended.status.value
+        run_id = watched.handler.run_id
+        failed = ended.status is not RunStatus.COMPLETED
+        if not self.quiet or failed:
+            line = Text.assemble((status, output.STYLES.get(status, "")))
+            line.append(
+                f" in {output.span(seconds)}" if not failed else f" after {output.span(seconds)}"
+            )
+            self.console.print(line)
+        if failed:
+            self._tell_failure(ended, run_id)
+        if settings().json:
+            error = None
+            if failed:
+                error = {**(ended.error or {}), "step": ended.step}
+            output.document(
+                {
+                    "id": run_id,
+                    "workflow": self.name,
+                    "store": self.store,
+                    "status": status,
+                    "result": ended.result,
+                    "error": error,
+                    "seconds": round(seconds, 6),
+                }
+            )
+        elif not failed:
+            output.document(ended.result)
+        return Exit.FAILED if failed else Exit.OK
+
+    def _tell_failure(self, ended: Ended, run_id: str) -> None:
+        where = f"in step {ended.step!r}" if ended.step else ""
+        if ended.attempts > 1:
+            where += f" after {ended.attempts} tries"
+        place = place_of(ended.live)
+        if place:
+            where += f", {place}" if where else place
+        text = output.error_text(ended.error)
+        self.console.print(Text.assemble(("error  ", "bold red"), text))
+        if where:
+            self.console.print(Text.assemble(("where  ", "dim"), where))
+        if self.store is not None:
+            again = f"stepwell retry {run_id} --app {self.target} --store {self.store}"
+            self.console.print(Text.assemble(("again  ", "dim"), again), soft_wrap=True)
+        if settings().debug and ended.live is not None:
+            traceback.print_exception(ended.live, file=self.console.file)
+
+    async def _left(
+        self, watched: Watched, engine: Engine | None, code: Exit, progress: Progress
+    ) -> Exit:
+        """The run is not waited for any more: say what becomes of it."""
+        why = {
+            Exit.INTERRUPTED: "interrupted",
+            Exit.TIMED_OUT: f"not done within {output.span(self.timeout or 0.0)}",
+        }.get(code, f"parked: {progress.parked}")
+        console = self.console
+        run_id = watched.handler.run_id
+        console.print(Text(why, "yellow"))
+        if engine is None:
+            await watched.handler.cancel_run(timeout=_CANCEL_GRACE)
+            console.print("The run was in memory: it was cancelled, and nothing of it is kept.")
+            return code
+        with contextlib.suppress(asyncio.CancelledError):
+            info = await engine.get(run_id)
+            console.print(f"The run stays in {engine.url}, {info.status.value}. What was committed")
+            console.print("is kept; a step that was at work starts again from its top.")
+        rows: list[tuple[str, str | Text]] = [
+            ("go on", f"stepwell worker {self.target} --store {self.store}"),
+            ("look", f"stepwell why {run_id} --store {self.store}"),
+            ("end it", f"stepwell cancel {run_id} --store {self.store}"),
+        ]
+        if progress.parked is not None:
+            rows[0] = ("go on", f"stepwell resume {run_id} --store {self.store}")
+        output.facts(console, rows)
+        return code
+
+
+async def _after(event: asyncio.Event, code: Exit) -> Exit:
+    await event.wait()
+    return code
+
+
+def _abort(_number: int) -> None:
+    raise KeyboardInterrupt
+
+
+class View:
+    """Where progress is shown: a picture that is redrawn, lines, or nothing."""
+
+    def __init__(
+        self, console: Console, picture: Picture | None, lines: Lines | None = None
+    ) -> None:
+        self.console = console
+        self._picture = picture
+        self._lines = lines
+        self._live: Live | None = None
+
+    def __enter__(self) -> View:
+        self._resume()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._halt()
+
+    def _resume(self) -> None:
+        if self._picture is not None:
+            # Redrawn by a task of ours: a thread would read the numbers while they change.
+            self._live = Live(
+                self._picture, console=self.console, auto_refresh=False, transient=True
+            )
+            self._live.start(refresh=True)
+
+    def _halt(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    async def redraw(self) -> None:
+        """Redraw the picture now and then."""
+        while self._picture is not None:
+            if self._live is not None:
+                self._live.refresh()
+            await asyncio.sleep(_REDRAW)
+
+    def pause(self) -> Callable[[], None]:
+        """Stop redrawing until what is returned is called."""
+        self._halt()
+        return self._resume
+
+    def say(self, text: str) -> None:
+        """A line above the picture."""
+        if self._lines is not None:
+            self._lines.say(time.time(), text)
+        elif self._picture is not None:
+            self.console.print(Text(text), soft_wrap=False)
+
+    def stop(self, status: RunStatus | None) -> None:
+        """Draw the picture for the last time, and leave it there."""
+        self._halt()
+        if self._picture is not None and (status is not None or self._picture.progress.steps):
+            self._picture.whole = True
+            self.console.print(self._picture)
+            self._picture = None

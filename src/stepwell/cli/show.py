@@ -1,0 +1,246 @@
+"""`stepwell show`."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from stepwell.cli import output
+from stepwell.cli.engines import find_run, looking, run_async
+from stepwell.cli.history import Batch, History, Work, batches_of, by_step, history_of
+from stepwell.cli.narrative import told
+from stepwell.cli.options import settings, shared_options, store_option
+from stepwell.cli.waits import print_waits, wait_json
+from stepwell.kernel.journal import Entry
+from stepwell.kernel.outcomes import Message
+from stepwell.runtime.views import RunInfo, Why
+from stepwell.values import Json, RunStatus
+
+_EACH = 5
+"""A step with more pieces of work than this is shown as one line."""
+
+
+@click.command()
+@click.argument("run")
+@click.option("--journal", is_flag=True, help="Also what was decided, entry by entry.")
+@click.option("--all", "each", is_flag=True, help="Every piece of work, however many.")
+@store_option
+@shared_options
+def show(run: str, journal: bool, each: bool, store: str) -> None:
+    """Show RUN: its steps with attempts and times, what it waits for, how it ended.
+
+    RUN is the id of a run, or the beginning of one. No code of the workflow is needed.
+    """
+    run_async(_show(run, journal, each, store))
+
+
+async def _show(given: str, journal: bool, each: bool, url: str) -> None:
+    async with looking(url) as engine:
+        info = await find_run(engine, given)
+        why = await engine.why(info.id)
+        batches = await batches_of(engine, info.id)
+        children, _ = await engine.list(parent=info.id, limit=20)
+        rows = await engine.journal(info.id) if journal and settings().json else []
+    history = history_of(batches)
+    if settings().json:
+        whole = _json(info, why, history, children)
+        if journal:
+            whole["journal"] = [
+                {"row": seq, "at": output.iso(at), "entries": list(entries)}
+                for seq, at, entries in rows
+            ]
+        output.document(whole)
+        return
+    console = output.stdout()
+    output.facts(console, _facts(info, why, history, children))
+    if history.works:
+        console.print()
+        _steps(console, history, each)
+    if not info.status.terminal:
+        print_waits(console, info.id, why.waits)
+    _ending(console, info, history)
+    if journal:
+        _journal(console, batches)
+
+
+# --- for people ----------------------------------------------------------------------------------
+
+
+def _facts(
+    info: RunInfo, why: Why, history: History, children: Sequence[RunInfo]
+) -> list[tuple[str, str | Text]]:
+    now = time.time()
+    status = info.status.value
+    ended = ""
+    if info.ended is not None:
+        ended = f"{output.local(info.ended)} (took {output.span(info.ended - info.created)})"
+    created = f"{output.local(info.created)} ({output.ago(info.created, now)})"
+    sentence = "" if info.status.terminal else why.sentence
+    return [
+        ("run", info.id),
+        ("workflow", f"{info.workflow} {info.version}".strip()),
+        ("status", Text(status, output.STYLES.get(status, ""))),
+        ("why", sentence),
+        ("created", created),
+        ("ended", ended),
+        ("worker", info.owner or ""),
+        ("parent", info.parent or ""),
+        ("children", ", ".join(f"{c.id} ({c.status.value})" for c in children)),
+        ("key", info.key or ""),
+        ("correlation", info.correlation or ""),
+        ("priority", str(info.priority) if info.priority else ""),
+    ]
+
+
+def _steps(console: Console, history: History, each: bool) -> None:
+    rows: list[Sequence[str | Text]] = []
+    for step, works in by_step(history):
+        if len(works) > _EACH and not each:
+            rows.append(_together(step, works))
+            rows += [_alone(work) for work in works if work.status == "failed"][:_EACH]
+        else:
+            rows += [_alone(work) for work in works]
+    header = ("step", "status", "tries", "began", "took", "about")
+    output.table(console, header, rows, give=(5, 0))
+
+
+def _alone(work: Work) -> Sequence[str | Text]:
+    began = work.began
+    return (
+        work.step,
+        work.status,
+        str(len(work.attempts)),
+        "" if began is None else output.clock(began),
+        "" if work.took is None else output.span(work.took),
+        _about(work),
+    )
+
+
+def _about(work: Work) -> str:
+    now = time.time()
+    error = "" if work.error is None else _error(work)
+    if work.status == "waiting":
+        return "for " + ", ".join(work.waited.values())
+    if work.status == "retrying":
+        at = work.attempts[-1].retry_at
+        return f"again {'now' if at is None else output.ago(at, now)} after {error}"
+    if work.status == "done" and error:
+        return f"before: {error}"
+    return error
+
+
+def _error(work: Work) -> str:
+    error = work.error
+    return "" if error is None else f"{error.type.removeprefix('builtins.')}: {error.message}"
+
+
+def _together(step: str, works: Sequence[Work]) -> Sequence[str | Text]:
+    counts = Counter(work.status for work in works)
+    begun = [work.began for work in works if work.began is not None]
+    ends = [work.ended for work in works if work.ended is not None]
+    slowest = max((work.took or 0.0 for work in works), default=0.0)
+    status = counts.most_common(1)[0][0] if len(counts) == 1 else "running"
+    if counts["failed"] and not counts["running"] and not counts["queued"]:
+        status = "failed"
+    over = all(work.ended is not None for work in works)
+    about = ", ".join(f"{n} {word}" for word, n in counts.items())
+    if counts["done"]:
+        about += f"; slowest {output.span(slowest)}"
+    return (
+        f"{step} x{len(works)}",
+        status,
+        str(sum(len(work.attempts) for work in works)),
+        output.clock(min(begun)) if begun else "",
+        output.span(max(ends) - min(begun)) if over and begun and ends else "",
+        about,
+    )
+
+
+def _ending(console: Console, info: RunInfo, history: History) -> None:
+    end = history.ended
+    if end is None:
+        return
+    rows: list[tuple[str, str | Text]] = []
+    if end.error is not None and info.status is not RunStatus.COMPLETED:
+        text = output.error_text({"type": end.error.type, "message": end.error.message})
+        if end.step:
+            tries = f" after {end.attempts} tries" if end.attempts > 1 else ""
+            text += f" (in step {end.step!r}{tries})"
+        rows.append(("error", Text(text, "red")))
+    if end.result is not None:
+        rows.append(("result", output.pretty(result_of(end.result))))
+    if rows:
+        console.print()
+        output.facts(console, rows)
+
+
+def _journal(console: Console, batches: Sequence[Batch]) -> None:
+    console.print()
+    rows: list[Sequence[str | Text]] = []
+    for seq, at, entries in batches:
+        for number, entry in enumerate(entries):
+            first = number == 0
+            rows.append(
+                (str(seq) if first else "", output.clock(at) if first else "", *_entry(entry))
+            )
+    output.table(console, ("row", "at", "entry", ""), rows, give=(3,))
+
+
+def _entry(entry: Entry) -> tuple[str, str]:
+    return type(entry).__name__, told(entry)
+
+
+# --- for programs --------------------------------------------------------------------------------
+
+
+def result_of(message: Message) -> Json:
+    """What a run gave, without its code: the result of a plain stop event, else its fields."""
+    fields = cast("Json", output.plain(message.payload))
+    if message.tag == "StopEvent" and isinstance(fields, Mapping) and set(fields) <= {"result"}:
+        return fields.get("result")
+    return fields
+
+
+def _json(
+    info: RunInfo, why: Why, history: History, children: Sequence[RunInfo]
+) -> dict[str, Json]:
+    end = history.ended
+    return {
+        **info.to_json(),
+        "why": why.sentence,
+        "waits": [wait_json(wait) for wait in why.waits],
+        "steps": [work_json(work) for work in history.works.values()],
+        "children": [{"id": c.id, "status": c.status.value} for c in children],
+        "result": None if end is None or end.result is None else result_of(end.result),
+    }
+
+
+def work_json(work: Work) -> dict[str, Json]:
+    """One piece of work as JSON values."""
+    return {
+        "work": work.id,
+        "step": work.step,
+        "input": list(work.given),
+        "status": work.status,
+        "added": output.iso(work.added),
+        "ended": output.iso(work.ended),
+        "seconds": work.took,
+        "waits": list(work.waited),
+        "attempts": [
+            {
+                "began": output.iso(a.began),
+                "ended": output.iso(a.ended),
+                "error": None
+                if a.error is None
+                else {"type": a.error.type, "message": a.error.message},
+                "retry_at": output.iso(a.retry_at),
+            }
+            for a in work.attempts
+        ],
+    }
