@@ -201,7 +201,7 @@ async def test_what_is_for_outside_is_refused_inside() -> None:
                     if asyncio.iscoroutine(made):
                         await made
                 told.append(str(error.value))
-            with pytest.warns(DeprecationWarning):
+            with pytest.warns(DeprecationWarning, match="outside of steps"):
                 assert ctx.is_running
             return StopEvent()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -336,7 +337,7 @@ async def test_a_step_that_takes_too_long_fails_with_a_timeout(limit: float | ti
                 left = True
             return StopEvent()
 
-    with pytest.raises(StepTimeoutError, match="Step 'crawl' timed out after 0.02 seconds"):
+    with pytest.raises(StepTimeoutError, match=r"Step 'crawl' timed out after 0.02 seconds"):
         await Slow(timeout=5).run()
     assert left
 
@@ -359,10 +360,8 @@ async def test_a_body_that_will_not_stop_for_its_timeout_has_timed_out_all_the_s
     class Stubborn(Workflow):
         @step(timeout=0.01)
         async def crawl(self, ev: StartEvent) -> StopEvent:
-            try:
+            with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                pass
             return StopEvent(result="I made it")
 
     with pytest.raises(StepTimeoutError):
@@ -373,10 +372,8 @@ async def test_bodies_after_one_that_swallowed_its_stop_run_undisturbed() -> Non
     class Stubborn(Workflow):
         @step(timeout=0.01)
         async def crawl(self, ev: StartEvent) -> A:
-            try:
+            with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                pass
             return A()
 
         @catch_error

@@ -222,7 +222,7 @@ async def test_a_list_member_that_is_no_event_fails_the_run() -> None:
 
     with pytest.raises(
         WorkflowRuntimeError,
-        match="Step function fork returned a list containing int instead of an Event instance.",
+        match=r"Step function fork returned a list containing int instead of an Event instance.",
     ):
         await Fan(timeout=1).run()
 

@@ -137,7 +137,7 @@ async def test_what_a_step_opened_is_closed_however_the_step_ends(how: str) -> N
         with pytest.raises(ValueError, match="used"):
             await handler
     elif how == "cancelled":
-        while "use" not in log:
+        while "use" not in log:  # noqa: ASYNC110 - a turn or two
             await asyncio.sleep(0)
         await handler.cancel_run()
         for _ in range(5):

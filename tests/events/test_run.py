@@ -118,7 +118,7 @@ async def test_an_active_run_id_is_taken_and_free_again_after_the_end() -> None:
     flow = Waiting()
     first = flow.run(run_id="dup")
     assert first.run_id == "dup"
-    with pytest.raises(RunAlreadyExists, match="Workflow run with run_id 'dup' already exists."):
+    with pytest.raises(RunAlreadyExists, match=r"Workflow run with run_id 'dup' already exists."):
         flow.run(run_id="dup")
     with pytest.raises(RuntimeError):
         flow.run(run_id="dup")
@@ -172,7 +172,7 @@ async def test_returning_something_else_fails_the_run() -> None:
 
     with pytest.raises(
         WorkflowRuntimeError,
-        match="Step function only returned int instead of an Event instance.",
+        match=r"Step function only returned int instead of an Event instance.",
     ):
         await Wrong().run()
 

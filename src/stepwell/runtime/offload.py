@@ -43,7 +43,7 @@ def on_loop(home: Homed, call: Callable[[], T]) -> T:
     def run() -> None:
         try:
             done.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - for the thread that asked
+        except BaseException as error:  # for the thread that asked
             done.set_exception(error)
 
     home.loop.call_soon_threadsafe(run)
@@ -110,7 +110,9 @@ async def run_in_process(
         raise ExecutionRefused(step, "process", reason) from error
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe()
-    process = context.Process(target=_serve, args=(sender, step), daemon=True, name=f"stepwell-{step}")
+    process = context.Process(
+        target=_serve, args=(sender, step), daemon=True, name=f"stepwell-{step}"
+    )
     loop = asyncio.get_running_loop()
     await loop.run_in_executor(None, process.start)
     sender.close()

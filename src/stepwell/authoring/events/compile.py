@@ -448,7 +448,8 @@ class EventStep:
     def _refuse_bare(self, kind: type) -> None:
         """A member of the declared list, alone, is most likely a forgotten pair of brackets."""
         config = self.config
-        if kind in config.list_returns and kind not in (*config.bare_returns, *config.tuple_returns):
+        alone = (*config.bare_returns, *config.tuple_returns)
+        if kind in config.list_returns and kind not in alone:
             raise WorkflowRuntimeError(
                 f"Step function {config.name} returned a bare {kind.__name__} but its return "
                 "annotation only declares it inside a list. Return a one-element list to fan out, "
