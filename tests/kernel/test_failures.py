@@ -7,7 +7,7 @@ from tests.kernel.playing import Play, error, message
 
 from stepwell.kernel.decide import FAILURE
 from stepwell.kernel.definition import Join, StepDef
-from stepwell.kernel.inputs import Attempted, Sent
+from stepwell.kernel.inputs import Attempted, Gathered, Noted, Sent
 from stepwell.kernel.journal import AttemptExpired, AttemptFailed, RunEnded, WorkAdded, WorkBegun
 from stepwell.kernel.outcomes import Emit, Failure, Message
 from stepwell.kernel.run import DELAYED, pending
@@ -89,6 +89,9 @@ def test_what_a_stale_attempt_says_between_two_attempts_is_not_heard() -> None:
     assert play.feed(Attempted(100.0, 1, Emit())) == []
     assert play.feed(Sent(100.0, 1, [message("A")])) == []
     assert play.ask(1, "A") == []
+    assert play.child(1) == []
+    assert play.feed(Noted(100.0, 1, "memo:a", message("A"))) == []
+    assert play.feed(Gathered(100.0, 1, "k", "b", message("A"), ("A",))) == []
 
 
 def test_without_a_handler_the_run_fails_with_the_error() -> None:

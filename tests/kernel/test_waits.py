@@ -212,6 +212,22 @@ def test_a_body_that_asks_for_more_while_it_waits_for_a_slot_goes_on_with_what_i
     assert play.run.work[2].phase == RUNNING
 
 
+def test_what_is_answered_while_its_body_is_in_the_queue_does_not_queue_it_again() -> None:
+    play = Play(S, StepDef("w", accepts=("A",), workers=1)).start()
+    play.emit("s", "A", "A")
+    play.ask(2, "A1", key="a", wait="wa")
+    play.arrive("A1")
+    play.ask(2, "B1", key="b", wait="wb")
+    play.ask(2, "C1", key="c", wait="wc")
+    play.arrive("B1")
+    work = play.run.work[2]
+    assert (work.phase, work.partial) == (QUEUED, False)
+    play.arrive("C1")
+    assert play.queued() == ["w"]
+    play.emit(play.work("w").id)
+    assert (work.phase, list(answers(play, 2))) == (RUNNING, ["a", "b", "c"])
+
+
 def test_the_same_question_is_not_asked_twice() -> None:
     play = Play(S).start()
     play.ask("s", "Go")
