@@ -149,7 +149,7 @@ async def _backup(file: str, url: str) -> None:
                 f"{store.url} can't be copied from here", hint="Use its own tools for backups."
             )
         await store.backup(file)
-    size = Path(file).stat().st_size
+    size = (await asyncio.to_thread(Path(file).stat)).st_size
     if settings().json:
         output.document({"store": store.url, "file": file, "bytes": size})
         return

@@ -20,12 +20,13 @@ from rich.text import Text
 
 from stepwell._version import __version__
 from stepwell.cli import output
-from stepwell.cli.db import MIGRATIONS, in_bytes, opened, schema_of
+from stepwell.cli.db import in_bytes, opened, schema_of
 from stepwell.cli.engines import existing_store, file_of, run_async
 from stepwell.cli.options import Exit, settings, shared_options, store_option
 from stepwell.errors import StoreError
 from stepwell.runtime.identity import is_dead
 from stepwell.stores.base import RunFilter, RunRow, Store, WorkerRow
+from stepwell.stores.sqlite.connection import MIGRATIONS
 from stepwell.values import RunStatus
 
 _PACKAGES = ("pydantic", "click", "rich")

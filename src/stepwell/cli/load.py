@@ -135,7 +135,7 @@ def _of_module(module: ModuleType) -> list[Startable]:
     """The workflows of a module. An instance stands for its class; a class that has no steps is a
     base of others."""
     values = {name: getattr(module, name) for name in _names(module)}
-    made = {type(value) for value in values.values() if not isinstance(value, type)}
+    made: set[type] = {type(value) for value in values.values() if not isinstance(value, type)}
     found: list[Startable] = []
     for name, value in values.items():
         if isinstance(value, type) and value in made:
@@ -161,7 +161,7 @@ def _instance(value: object, target: str) -> Startable:
             hint="Name a workflow class or an instance of one.",
         )
     try:
-        made = cast(Startable, value() if isinstance(value, type) else value)  # pyright: ignore[reportUnknownVariableType] - any class
+        made = cast(Startable, value() if isinstance(value, type) else value)
         validate = getattr(made, "validate", None)
         if callable(validate):
             validate()

@@ -137,9 +137,9 @@ def answer(run: str, words: tuple[str, ...], app: tuple[str, ...], store: str) -
     QUESTION may be left out when there is just one. VALUE is a JSON object with the answer's
     fields; anything else becomes its field `response`, as text.
     """
-    if len(words) > 2:
+    *before, value = list(words)
+    if len(before) > 1:
         raise click.UsageError("give [QUESTION] and VALUE; put a VALUE of several words in quotes")
-    *before, value = words
     run_async(_answer(run, before[0] if before else None, value, app, store))
 
 
