@@ -237,9 +237,12 @@ def _parts(value: object) -> list[tuple[str, object]]:
     if isinstance(value, list | tuple | set | frozenset):
         return [(str(i), v) for i, v in enumerate(cast("Iterable[object]", value))]
     parts: dict[str, object] = {}
-    for source in (getattr(value, "__dict__", None), getattr(value, "_data", None)):
+    for source in (getattr(value, "__dict__", None), getattr(value, "__pydantic_extra__", None)):
         if isinstance(source, dict):
             parts.update(cast("dict[str, object]", source))
+    dynamic = parts.pop("_data", None)  # the values of an event that no field declares
+    if isinstance(dynamic, Mapping):
+        parts.update(cast("Mapping[str, object]", dynamic))
     return [(k, v) for k, v in parts.items() if not k.startswith("__")]
 
 

@@ -389,7 +389,10 @@ class Context(Generic[S]):
         name = program.definition.name
         active.know_child(program, instance)
         result = await attempt.child(name, name, message)
-        return program.result(Message(result.tag, decoded(result, program.types)))
+        payload = result.payload
+        if active.durable:  # it came through the inbox, as JSON of the child's types
+            payload = program.types.load(result.tag, cast(Json, payload))
+        return program.result(Message(result.tag, payload))
 
     # --- inside and outside ----------------------------------------------------------------------
 
