@@ -1,0 +1,133 @@
+"""What is public is described: every name, option and flag stands under a heading of the reference.
+
+A name counts as described when it stands in code font in the section that is about its owner.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import click
+import pytest
+
+import stepwell
+import stepwell.errors
+import stepwell.events
+import stepwell.resource
+import stepwell.retry_policy
+from stepwell import Collect, Context, Engine, Workflow, catch_error, step
+from stepwell.cli.main import cli
+from stepwell.handler import WorkflowHandler
+from stepwell.runtime.codec import TAGS
+from stepwell.runtime.views import RunInfo, WaitInfo, Why
+from stepwell.stores.base import Store
+from tests.docs.pages import ROOT, read
+
+REFERENCE = ROOT / "docs" / "reference"
+
+
+def options(function: Callable[..., Any], *without: str) -> list[str]:
+    """The parameters of a function that a caller may give by name."""
+    left_out = {"self", *without}
+    return [
+        name
+        for name, p in inspect.signature(function).parameters.items()
+        if name not in left_out and p.kind is not p.VAR_KEYWORD
+    ]
+
+
+def members(cls: type) -> list[str]:
+    """What a class defines for its users."""
+    return [name for name in vars(cls) if not name.startswith("_")]
+
+
+def described(page: str, heading: str | None) -> set[str]:
+    """The words in code font in a section (or, without a heading, anywhere) of a reference page."""
+    found = read(REFERENCE / page)
+    text = found.prose if heading is None else found.section(heading)
+    assert text is not None, f"docs/reference/{page} has no heading {heading!r}"
+    return {w for code in re.findall(r"`([^`\n]+)`", text) for w in re.findall(r"\w+", code)}
+
+
+INTERNAL_CONTEXT = {"attach", "bound", "in_use", "owed", "saved"}
+INTERNAL_ENGINE = {"begin"}
+INTERNAL_WORKFLOW = {"compiled"}
+
+CASES: list[tuple[str, str | None, Iterable[str]]] = [
+    ("names.md", "stepwell", stepwell.__all__),
+    ("workflow.md", "Workflow", options(Workflow.__init__)),
+    ("workflow.md", "run", options(Workflow.run)),
+    ("workflow.md", "Workflow", set(members(Workflow)) - INTERNAL_WORKFLOW),
+    ("workflow.md", "step", options(step, "func")),
+    ("workflow.md", "catch_error", options(catch_error, "func")),
+    ("workflow.md", "Collect", options(Collect)),
+    ("context.md", "Context", set(members(Context)) - INTERNAL_CONTEXT),
+    ("context.md", "wait_for_event", options(Context.wait_for_event)),
+    ("handler.md", "WorkflowHandler", members(WorkflowHandler)),
+    ("events.md", None, stepwell.events.__all__),
+    ("resources.md", None, stepwell.resource.__all__),
+    ("retry.md", None, stepwell.retry_policy.__all__),
+    ("errors.md", None, stepwell.errors.__all__),
+    ("engine.md", "Engine", options(Engine.__init__)),
+    ("engine.md", "Engine", set(members(Engine)) - INTERNAL_ENGINE),
+    ("engine.md", "start", options(Engine.start)),
+    ("engine.md", "list", options(Engine.list)),
+    ("engine.md", "signal", options(Engine.signal)),
+    ("engine.md", "fork", options(Engine.fork)),
+    ("engine.md", "RunInfo", [*RunInfo.__slots__, *WaitInfo.__slots__, *Why.__slots__]),
+    ("store.md", "The verbs", members(Store)),
+    ("journal.md", "Entries", TAGS),
+]
+
+
+@pytest.mark.parametrize(
+    "page, heading, names", CASES, ids=[f"{page}-{heading}-{n}" for n, (page, heading, _) in enumerate(CASES)]
+)
+def test_public_names_are_described(page: str, heading: str | None, names: Iterable[str]) -> None:
+    missing = sorted(set(names) - described(page, heading))
+    assert missing == [], f"docs/reference/{page}, under {heading!r}"
+
+
+def flags() -> list[tuple[str, str]]:
+    """Every command with every flag of its own."""
+    ctx = click.Context(cli)
+    found: list[tuple[str, str]] = []
+
+    def walk(name: str, command: click.Command) -> None:
+        for param in command.params:
+            if isinstance(param, click.Option) and not param.hidden:
+                found.extend((name, flag) for flag in param.opts if flag.startswith("--"))
+        if isinstance(command, click.Group):
+            for sub in command.list_commands(ctx):
+                child = command.get_command(ctx, sub)
+                assert child is not None
+                walk(f"{name} {sub}".strip(), child)
+
+    walk("", cli)
+    return found
+
+
+def test_every_command_and_flag_is_described() -> None:
+    text = (REFERENCE / "cli.md").read_text(encoding="utf-8")
+    missing = {flag for _, flag in flags() if not re.search(rf"{flag}\b", text)}
+    missing |= {f"stepwell {c}" for c, _ in flags() if c and f"stepwell {c}" not in text}
+    assert sorted(missing) == []
+
+
+def test_error_codes_are_described() -> None:
+    text = (REFERENCE / "errors.md").read_text(encoding="utf-8")
+    classes = [getattr(stepwell.errors, n) for n in stepwell.errors.__all__ if n != "Whose"]
+    assert [c.code for c in classes if f"`{c.code}`" not in text] == []
+
+
+def test_the_glossary_has_the_words_of_the_project() -> None:
+    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    words = (
+        "workflow definition program run step attempt event outcome input entry journal snapshot "
+        "pending signal wait timer lease turn worker queue store engine surface host queued running "
+        "waiting parked completed failed cancelled timed_out"
+    )
+    assert [w for w in words.split() if f"**{w}**" not in text] == []
