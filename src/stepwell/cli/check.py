@@ -63,7 +63,7 @@ async def _check(modules: tuple[str, ...], ignore_unknown: bool, url: str) -> Ex
         ("ok" if not bad[name] else "problem", name, str(fine[name]), str(bad[name]))
         for name in sorted({*fine, *bad, *known})
     ]
-    output.table(console, ("", "workflow", "fit", "do not"), rows, give=(1,))
+    output.table(console, ("state", "workflow", "fit", "do not"), rows, give=(1,))
     for info, misfit in misfits:
         console.print()
         output.facts(

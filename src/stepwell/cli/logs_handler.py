@@ -17,13 +17,12 @@ _STYLES = {logging.WARNING: "yellow", logging.ERROR: "bold red", logging.CRITICA
 class ConsoleHandler(logging.Handler):
     """Writes records as lines; leaves out what telemetry tells, which is shown as progress."""
 
-    def __init__(self, console: Console, *, progress_shown: bool) -> None:
+    def __init__(self, console: Console) -> None:
         super().__init__(logging.WARNING)
         self._console = console
-        self._progress_shown = progress_shown
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self._progress_shown and hasattr(record, "stepwell_event"):
+        if hasattr(record, "stepwell_event"):
             return
         text = Text(record.getMessage(), _STYLES.get(record.levelno, ""))
         self._console.print(text, soft_wrap=True)
@@ -32,10 +31,10 @@ class ConsoleHandler(logging.Handler):
 
 
 @contextlib.contextmanager
-def console_logging(console: Console, *, progress_shown: bool) -> Generator[None]:
+def console_logging(console: Console) -> Generator[None]:
     """Show what stepwell logs on `console`."""
     logger = logging.getLogger("stepwell")
-    handler = ConsoleHandler(console, progress_shown=progress_shown)
+    handler = ConsoleHandler(console)
     logger.addHandler(handler)
     before = logger.propagate
     logger.propagate = False

@@ -246,7 +246,6 @@ def paragraph(console: Console, head: Text, text: str) -> None:
 def fact(console: Console, name: str, value: str | Text, width: int) -> None:
     """One name and its value."""
     text = value if isinstance(value, Text) else Text(value)
-    style = text.style or STYLES.get(text.plain.partition(" ")[0].rstrip(":,"), "")
     lines: list[str] = []
     for line in text.plain.splitlines():
         lines += textwrap.wrap(
@@ -254,7 +253,7 @@ def fact(console: Console, name: str, value: str | Text, width: int) -> None:
         ) or [""]
     for number, line in enumerate(lines):
         head = name.ljust(width) if number == 0 else " " * width
-        console.print(Text.assemble((head, "dim"), "  ", (line, style)), soft_wrap=True)
+        console.print(Text.assemble((head, "dim"), "  ", (line, text.style)), soft_wrap=True)
 
 
 def error_text(error: Mapping[str, Json] | None) -> str:

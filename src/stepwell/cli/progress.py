@@ -202,6 +202,7 @@ class Lines:
 # --- a picture -----------------------------------------------------------------------------------
 
 _BAR = 20
+_TIME = 8
 
 
 class Picture:
@@ -225,13 +226,15 @@ class Picture:
             left_out = len(steps) - len(kept)
             steps = [s for s in steps if id(s) in kept]
         grid = Table.grid(padding=(0, 2, 0, 0))
-        names = max((len(s.label) for s in steps), default=0)
-        grid.add_column(width=min(names, 24), no_wrap=True, overflow="ellipsis")
-        grid.add_column(width=_BAR, no_wrap=True)
-        grid.add_column(width=8, no_wrap=True, justify="right")
-        grid.add_column(no_wrap=True, overflow="ellipsis")
+        names = min(24, max((len(s.label) for s in steps), default=0))
+        rest = max(10, options.max_width - names - _BAR - _TIME - 8)
+        # rich would shrink the first columns to make room for a long last one.
+        for width in (names, _BAR, _TIME, rest):
+            grid.add_column(min_width=width, max_width=width, no_wrap=True)
         for step in steps:
-            grid.add_row(step.label, _state(step), _time(step, now), _words(step, now))
+            words = output.cut(_words(step, now), rest)
+            time = _time(step, now).rjust(_TIME)
+            grid.add_row(output.cut(step.label, names), _state(step), Text(time, "dim"), words)
         foot = f"{left_out} more steps  " if left_out else ""
         parts: list[RenderableType] = [grid] if steps else []
         if not self.whole:
@@ -247,11 +250,11 @@ def _state(step: StepCount) -> RenderableType:
     return Text(f"{step.word}{many}", output.STYLES.get(step.word, ""))
 
 
-def _time(step: StepCount, now: float) -> Text:
-    return Text(output.span((step.last if step.over else now) - step.first), "dim")
+def _time(step: StepCount, now: float) -> str:
+    return output.span((step.last if step.over else now) - step.first)
 
 
-def _words(step: StepCount, now: float) -> Text:
+def _words(step: StepCount, now: float) -> str:
     parts: list[str] = []
     total = len(step.seen)
     if total > 1 and not step.over:
@@ -269,4 +272,4 @@ def _words(step: StepCount, now: float) -> Text:
         at, error = min(step.retrying.values())
         many = f"{len(step.retrying)} " if len(step.retrying) > 1 else ""
         parts.append(f"{many}again in {output.span(max(0.0, at - now))}: {error}")
-    return Text(", ".join(parts))
+    return ", ".join(parts)

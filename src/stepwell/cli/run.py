@@ -245,7 +245,7 @@ class Start:
             with (
                 Interrupts(signal.SIGINT, signal.SIGTERM, second=_abort) as interrupts,
                 self._showing(progress, lines, began, shown) as view,
-                console_logging(view.console, progress_shown=not self.quiet),
+                console_logging(view.console),
             ):
                 async with self._started() as (watched, engine):
                     outcome = await self._wait(watched, view, progress, interrupts)
@@ -260,18 +260,17 @@ class Start:
     @contextlib.asynccontextmanager
     async def _started(self) -> AsyncGenerator[tuple[Watched, Engine | None]]:
         if self.store is None:
-            self._note(f"run {self.run_id} of {self.name}, in memory (survives nothing)")
+            self._note(f"run {self.run_id} of {self.name}")
+            self._note("in memory (survives nothing)")
             local = run_local(self.program, self.workflow, [self.message], run_id=self.run_id)
             yield InMemory(local), None
             return
         async with Engine(store_at(self.store), [self.workflow]) as engine:
             handler = self._begin(engine)
             await handler.started()
-            again = " (started before with this key)" if handler.run_id != self.run_id else ""
-            survives = _SURVIVES[engine.durability]
-            self._note(f"run {handler.run_id} of {self.name}, kept in {engine.url} ({survives})")
-            if again:
-                self._note(again.strip())
+            again = ", started before with this key" if handler.run_id != self.run_id else ""
+            self._note(f"run {handler.run_id} of {self.name}{again}")
+            self._note(f"kept in {engine.url} ({_SURVIVES[engine.durability]})")
             yield Kept(engine, self.program, handler), engine
 
     @contextlib.contextmanager

@@ -97,7 +97,7 @@ async def _worker(
     with (
         Interrupts(signal.SIGINT, signal.SIGTERM, second=_die) as interrupts,
         contextlib.redirect_stdout(sys.stderr),  # what steps print
-        console_logging(console, progress_shown=True),
+        console_logging(console),
     ):
         stop_listening = listen(Teller(console, quiet, out).tell)
         try:

@@ -233,11 +233,11 @@ def why_of(
             reason = f": {info.reason}" if info.reason else ""
             return Why(info.status, f"{status.value}{ended}{reason}. Nothing will move it again.")
         case RunStatus.QUEUED if not known:
-            return Why(info.status, f"queued since {_ago(now, info.created)}, but {nobody}.")
+            return Why(info.status, f"queued for {_span(now, info.created)}, but {nobody}.")
         case RunStatus.QUEUED:
             return Why(
                 info.status,
-                f"queued since {_ago(now, info.created)}; it starts when a worker that knows "
+                f"queued for {_span(now, info.created)}; it starts when a worker that knows "
                 f"workflow {info.workflow!r} has room for it.",
             )
         case _:
@@ -266,7 +266,7 @@ def _steps(run: Run | None, now: float) -> tuple[str, ...]:
     found: list[str] = []
     for work in () if run is None else tuple(run.work.values()):
         if work.phase == RUNNING:
-            found.append(f"{work.step} (attempt {work.attempt}, since {_ago(now, work.first_at)})")
+            found.append(f"{work.step} (attempt {work.attempt}, for {_span(now, work.first_at)})")
         elif work.phase == QUEUED:
             found.append(f"{work.step} (queued for a free worker of the step)")
         elif work.phase == DELAYED:
@@ -277,7 +277,7 @@ def _steps(run: Run | None, now: float) -> tuple[str, ...]:
 
 def _told(w: WaitInfo, now: float, run: str) -> str:
     until = "" if w.due is None else f", until {utc(w.due):%Y-%m-%d %H:%M:%S} UTC"
-    since = f" since {_ago(now, w.since)}"
+    since = f" for {_span(now, w.since)}"
     where = f" in step {w.step!r}" if w.step else ""
     if w.child is not None:
         return f"for child run {w.child} to end{where}{since}"
@@ -286,9 +286,9 @@ def _told(w: WaitInfo, now: float, run: str) -> str:
     return f"for {w.event} (question {w.id!r}){where}{since}{until}; answer it to move the run"
 
 
-def _ago(now: float, at: float) -> str:
+def _span(now: float, at: float) -> str:
     seconds = max(0.0, now - at)
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
-            return f"{seconds / size:.1f} {unit} ago"
-    return f"{seconds:.0f} s ago"
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
