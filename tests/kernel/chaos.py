@@ -239,7 +239,7 @@ class Chaos:
                 self.at += x
                 return Loaded(self.at, "w")
 
-    _OPS: tuple[Callable[[Chaos, int, int], Input], ...] = (
+    _OPS: tuple[Callable[..., Input], ...] = (
         end,
         end,
         end,

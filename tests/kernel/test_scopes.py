@@ -35,8 +35,9 @@ S = StepDef("s", accepts=("Start",))
 ERR, EXIT, MORE = StepDef("err"), StepDef("exit"), StepDef("more", accepts=("More",))
 
 
-def scoped(*steps: StepDef, **options: object) -> Play:
-    return Play(S, ERR, EXIT, MORE, *steps, on_error="err", on_exit="exit", **options).start()
+def scoped(*steps: StepDef, timeout: float | None = None) -> Play:
+    play = Play(S, ERR, EXIT, MORE, *steps, on_error="err", on_exit="exit", timeout=timeout)
+    return play.start()
 
 
 # --- the error scope -----------------------------------------------------------------------------

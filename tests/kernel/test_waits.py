@@ -322,12 +322,16 @@ def test_a_child_that_ends_between_two_attempts_has_answered_the_next_one() -> N
     assert play.running() == ["s"]
 
 
-def test_a_child_that_its_step_did_not_wait_for_is_cancelled_with_the_run() -> None:
+@pytest.mark.parametrize("how", ["cancelled", "completed"])
+def test_a_child_that_its_step_did_not_wait_for_is_cancelled_with_the_run(how: str) -> None:
     play = Play(S, StepDef("w", accepts=("A",))).start()
     play.child("s")
     play.emit(1, "A")
     assert play.run.children() == ("c1",)
-    play.cancel()
+    if how == "cancelled":
+        play.cancel()
+    else:
+        play.emit("w", "Stop")
     assert play.decided(RunEnded)[0].cancel == ("c1",)
 
 

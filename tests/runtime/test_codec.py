@@ -39,9 +39,8 @@ plain_messages = st.builds(
 )
 inputs = plain_messages | st.lists(plain_messages, max_size=3).map(tuple)
 failures = st.builds(Failure, texts, inputs, errors, st.integers(0, 9), floats, floats)
-results = st.builds(Message, texts, json_values)
 children = st.builds(
-    ChildResult, texts, st.sampled_from(RunStatus), st.none() | results, st.none() | errors
+    ChildResult, texts, st.sampled_from(RunStatus), st.none() | plain_messages, st.none() | errors
 )
 messages = (
     plain_messages

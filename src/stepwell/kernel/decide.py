@@ -112,8 +112,8 @@ def decide(definition: Definition, run: Run, input: Input) -> Iterable[Entry]:
     kind = type(input)
     if run.ended is not None or (run.parked is not None and kind not in _WHILE_PARKED):
         return ()
-    if kind is Attempted:
-        straight = _straight_on(definition, run, cast(Attempted, input))
+    if type(input) is Attempted:
+        straight = _straight_on(definition, run, input)
         if straight is not None:
             return straight
     return _DECIDE[kind](definition, run, input)
@@ -129,8 +129,12 @@ def _start(d: Definition, run: Run, i: Start) -> Entries:
     message = i.message
     if d.entry is not None:
         yield from _add(d, run, d.by_name[d.entry], message, i.at)
+    elif run.parked is None and (plain := _plain(d, run, message, i.at, 0, 0, None)) is not None:
+        yield plain
     else:
         yield from _route(d, run, message, i.at)
+    if not run.inbox:
+        return
     # What came before the run began has waited for this.
     early = [q for slot, q in (run.inbox or {}).items() if q and slot == q[0].tag]
     for message in [m for queue in early for m in queue]:
@@ -486,31 +490,50 @@ def _attempted(d: Definition, run: Run, i: Attempted) -> Entries:
 
 
 def _straight_on(d: Definition, run: Run, i: Attempted) -> tuple[Entry, Entry] | None:
-    """What `_attempted` would decide about the plainest end of an attempt, at once: one message,
-    outside streams, which one step takes one by one. None for all others. Most are such."""
+    """What `_attempted` would decide about the plainest ends of an attempt, at once: one message
+    that one step takes one by one, that waits for the end of a stream that goes on, or that ends
+    the run. None for all others. Most are such."""
     outcome = i.outcome
     work = run.work.get(i.work)
     if (
         type(outcome) is not Emit
+        or work is None
         or len(outcome.messages) != 1
         or outcome.stream
         or i.edits
-        or work is None
         or work.over
-        or work.stream
         or work.phase != RUNNING
         or run.ending is not None
     ):
         return None
     message = outcome.messages[0]
     tag = message.tag
-    if message.to is not None or message.kinds or tag in d.marked or run.by_tag:
+    if message.to is not None or message.kinds or run.by_tag:
         return None
+    if tag in d.marked:
+        if tag not in d.ends or d.on_exit is not None or run.waits or run.orphans:
+            return None
+        return WorkDone(work.id), RunEnded(RunStatus.COMPLETED, i.at, message)
     routes = d.routes.get(tag)
-    if routes is None or len(routes) != 1 or routes[0].slot >= 0 or run.steps[work.step].queue:
+    if routes is None or len(routes) != 1 or run.steps[work.step].queue:
         return None
-    step = routes[0].step
+    route = routes[0]
+    step = route.step
     name = step.name
+    stream = work.stream
+    if route.slot >= 0:
+        join = step.join
+        if (
+            not stream
+            or join is None
+            or join.kind != "collect"
+            or join.take is not None
+            or run.streams is None
+            or run.streams[stream].live == 1
+        ):
+            return None
+        waits = Joined(name, stream, 0, work.index, message, work.recoveries)
+        return WorkDone(work.id), waits
     state = run.steps.get(name)
     begun = (
         state is None
@@ -520,7 +543,7 @@ def _straight_on(d: Definition, run: Run, i: Attempted) -> tuple[Entry, Entry] |
     at = i.at
     deadline = at + step.timeout if begun and step.timeout is not None else None
     added = WorkAdded(
-        run.counter + 1, name, message, begun, at, deadline, 0, work.index, work.recoveries
+        run.counter + 1, name, message, begun, at, deadline, stream, work.index, work.recoveries
     )
     return WorkDone(work.id), added
 

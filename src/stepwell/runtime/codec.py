@@ -136,11 +136,7 @@ def write_message(m: Message, types: TypeRegistry) -> str:
 
 def read_message(row: list[Any], types: TypeRegistry) -> Message:
     """The message that `write_message` wrote."""
-    if not 2 <= len(_list(row)) <= 4:
-        raise StoreCorrupt(f"a message was stored here, not {row!r:.200}")
-    tag, data = _text(row[0]), row[1]
-    to = None if len(row) < 3 or row[2] is None else _text(row[2])
-    kinds = tuple(_text(kind) for kind in _list(row[3])) if len(row) > 3 else ()
+    tag, data, to, kinds = _message_parts(row)
     if isinstance(data, dict) and len(cast("dict[str, Any]", data)) == 1:
         # What only this module writes, under tags that only the kernel gives.
         (key, inner) = next(iter(cast("dict[str, Any]", data).items()))
@@ -149,6 +145,13 @@ def read_message(row: list[Any], types: TypeRegistry) -> Message:
         if tag == CHILD and key == "\x00child":
             return Message(tag, _read_child(inner, types), to, kinds)
     return Message(tag, types.load(tag, cast(Json, data)), to, kinds)
+
+
+def _message_parts(row: object) -> tuple[str, Any, str | None, tuple[str, ...]]:
+    tag, data, *more = _of(row, 2, 3, 4)
+    to = _text(more[0]) if more and more[0] is not None else None
+    kinds = tuple(_text(kind) for kind in _list(more[1])) if len(more) > 1 else ()
+    return _text(tag), data, to, kinds
 
 
 def _write_failure(f: Failure, types: TypeRegistry) -> str:
@@ -187,8 +190,8 @@ def _read_child(row: list[Any], types: TypeRegistry) -> ChildResult:
     # The result is of a type that the child's program knows; the text is kept for it.
     message = None
     if result is not None:
-        tag, data = _list(result)[:2]
-        message = Message(_text(tag), data, data=_quote(data))
+        tag, data, to, kinds = _message_parts(result)
+        message = Message(tag, data, to, kinds, _quote(data))
     return ChildResult(_text(run), _status(status, types), message, info)
 
 
