@@ -64,15 +64,13 @@ class Phase(enum.IntEnum):
 QUEUED, RUNNING, WAITING, DELAYED = Phase
 
 
-@dataclass
+@dataclass(slots=True)
 class Work:
     """One run of a step that is owed.
 
     `over`: no attempt is live; the first or the next one is to come. `partial`: it got one of
     several things it waits for, so its body may be busy although it still waits. `timer` is the
     number of its live timer (0: none). `restarts` counts how often a process died under an attempt.
-
-    Without slots, and with what is rarely set left to the class: this is made for every step.
     """
 
     id: int
@@ -81,18 +79,18 @@ class Work:
     phase: Phase
     stream: int = 0
     index: int = 0
-    recoveries: dict[str, int] | None = field(default=None, init=False)
-    attempt: int = field(default=0, init=False)
-    first_at: float = field(default=0.0, init=False)
-    failed_at: float | None = field(default=None, init=False)
-    error: ErrorInfo | None = field(default=None, init=False)
-    over: bool = field(default=False, init=False)
-    partial: bool = field(default=False, init=False)
-    timer: int = field(default=0, init=False)
-    restarts: int = field(default=0, init=False)
-    waits: dict[str, str] | None = field(default=None, init=False)
-    answers: dict[str, object] | None = field(default=None, init=False)
-    digests: list[int] | None = field(default=None, init=False)
+    recoveries: dict[str, int] | None = None
+    attempt: int = 0
+    first_at: float = 0.0
+    failed_at: float | None = None
+    error: ErrorInfo | None = None
+    over: bool = False
+    partial: bool = False
+    timer: int = 0
+    restarts: int = 0
+    waits: dict[str, str] | None = None
+    answers: dict[str, object] | None = None
+    digests: list[int] | None = None
 
 
 @dataclass(slots=True)
@@ -161,41 +159,41 @@ class Buffer:
     last: int = 0
 
 
-@dataclass
+@dataclass(slots=True)
 class Run:
     """One execution of a workflow. Make it with `Run(id)`; change it through `evolve` only.
 
     `orphans` are child runs whose wait died with an attempt: by id, the work that may ask for them
-    again, and under which key. As in `Work`, what is rarely set is left to the class.
+    again, and under which key.
     """
 
     id: str
-    begun: bool = field(default=False, init=False)
-    ended: RunStatus | None = field(default=None, init=False)
-    parked: str | None = field(default=None, init=False)
-    scope: str = field(default="normal", init=False)
-    counter: int = field(default=0, init=False)
-    at: float = field(default=0.0, init=False)
-    deadline: float | None = field(default=None, init=False)
-    busy: int = field(default=0, init=False)
+    begun: bool = False
+    ended: RunStatus | None = None
+    parked: str | None = None
+    scope: str = "normal"
+    counter: int = 0
+    at: float = 0.0
+    deadline: float | None = None
+    busy: int = 0
     work: dict[int, Work] = field(default_factory=dict[int, Work])
     steps: dict[str, StepState] = field(default_factory=dict[str, StepState])
-    waits: dict[str, Wait] | None = field(default=None, init=False)
-    by_tag: dict[str, dict[str, None]] | None = field(default=None, init=False)
-    joins: dict[tuple[str, int], JoinState] | None = field(default=None, init=False)
-    streams: dict[int, Stream] | None = field(default=None, init=False)
-    buffers: dict[tuple[str, str], Buffer] | None = field(default=None, init=False)
-    inbox: dict[str, deque[Message]] | None = field(default=None, init=False)
-    timers: list[tuple[float, int, str, int | str]] | None = field(default=None, init=False)
-    timer: int = field(default=0, init=False)
-    dead_timers: int = field(default=0, init=False)
-    ending: ScopeEntered | None = field(default=None, init=False)
-    result: Message | None = field(default=None, init=False)
-    error: ErrorInfo | None = field(default=None, init=False)
-    failed_step: str | None = field(default=None, init=False)
-    failed_after: tuple[int, float] = field(default=(0, 0.0), init=False)
-    parked_at: float = field(default=0.0, init=False)
-    orphans: dict[str, tuple[int, str]] | None = field(default=None, init=False)
+    waits: dict[str, Wait] | None = None
+    by_tag: dict[str, dict[str, None]] | None = None
+    joins: dict[tuple[str, int], JoinState] | None = None
+    streams: dict[int, Stream] | None = None
+    buffers: dict[tuple[str, str], Buffer] | None = None
+    inbox: dict[str, deque[Message]] | None = None
+    timers: list[tuple[float, int, str, int | str]] | None = None
+    timer: int = 0
+    dead_timers: int = 0
+    ending: ScopeEntered | None = None
+    result: Message | None = None
+    error: ErrorInfo | None = None
+    failed_step: str | None = None
+    failed_after: tuple[int, float] = (0, 0.0)
+    parked_at: float = 0.0
+    orphans: dict[str, tuple[int, str]] | None = None
 
     @property
     def status(self) -> RunStatus:
@@ -535,7 +533,8 @@ def _wait_opened(run: Run, e: WaitOpened) -> None:
     run.waits[e.id] = wait
     if e.stream:
         wait.stream, wait.index = e.stream, e.index
-        cast("dict[int, Stream]", run.streams)[e.stream].live += 1
+        streams: dict[int, Stream] = run.streams  # pyright: ignore[reportAssignmentType]
+        streams[e.stream].live += 1
     if e.recoveries is not None:
         wait.recoveries = dict(e.recoveries)
     if run.orphans and run.orphans.pop(e.id, None) is not None:

@@ -36,17 +36,23 @@ current: contextvars.ContextVar[Attempt] = contextvars.ContextVar("stepwell_atte
 class Attempt:
     """A body that is running, or about to."""
 
-    # Without slots, and with what is rarely set left to the class: made for every attempt.
-    task: asyncio.Task[None] | None = None
-    ctx: object = None
-    dead = False
-    expired = False
-    flushing = False
-    futures: dict[str, asyncio.Future[object]] | None = None
-    counts: dict[str, int] | None = None
-    outbox: list[tuple[bool, Message, int]] | None = None
-    edits: list[StateEdit] | None = None
-    replay: list[int] | None = None
+    __slots__ = (
+        "active",
+        "counts",
+        "ctx",
+        "dead",
+        "edits",
+        "expired",
+        "flushing",
+        "futures",
+        "handler",
+        "id",
+        "outbox",
+        "replay",
+        "step",
+        "task",
+        "work",
+    )
 
     def __init__(self, active: ActiveRun, work: Work, handler: Handler) -> None:
         self.active = active
@@ -54,8 +60,14 @@ class Attempt:
         self.work = work
         self.step = work.step
         self.handler = handler
-        if work.digests:
-            self.replay = list(work.digests)
+        self.dead = self.expired = self.flushing = False
+        self.task: asyncio.Task[None] | None = None
+        self.ctx: object = None
+        self.futures: dict[str, asyncio.Future[object]] | None = None
+        self.counts: dict[str, int] | None = None
+        self.outbox: list[tuple[bool, Message, int]] | None = None
+        self.edits: list[StateEdit] | None = None
+        self.replay = list(work.digests) if work.digests else None
 
     # --- for the handler -------------------------------------------------------------------------
 

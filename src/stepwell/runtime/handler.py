@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Awaitable, Generator
 from typing import Any, Generic, Protocol, cast
 
 from typing_extensions import TypeVar
@@ -44,8 +44,8 @@ class Followed(Protocol):
         """The context for code outside the steps."""
         ...
 
-    async def ended(self) -> None:
-        """Return when the run has ended."""
+    def ended(self) -> Awaitable[None]:
+        """Done when the run has ended."""
         ...
 
     def events(self, *, after: int, expose_internal: bool) -> AsyncIterator[tuple[int, object]]:

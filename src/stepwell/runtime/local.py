@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 from stepwell.authoring.events.model import Event, InternalDispatchEvent
@@ -125,8 +125,8 @@ class LocalRun:
     def context(self) -> Context[Any]:
         return Context[Any].bound(self.active)
 
-    async def ended(self) -> None:
-        await self.active.ended()
+    def ended(self) -> Awaitable[None]:
+        return self.active.ended()
 
     def events(self, *, after: int, expose_internal: bool) -> AsyncIterator[tuple[int, object]]:
         if expose_internal:

@@ -116,20 +116,38 @@ class ActiveRun:
         ledger: keeps the journal of a durable run; None runs in memory.
     """
 
-    # Without slots, and with what is rarely set left to the class: made for every run.
-    children: list[ActiveRun] | None = None
-    parent: ActiveRun | None = None
-    programs: dict[str, tuple[Program, object]] | None = None
-    store: InMemoryStateStore[Any] | None = None
-    observes = False  # whether edits of the store are noted for this run
-    watchers: list[Watcher] | None = None
-    record: list[tuple[float, list[Entry]]] | None = None
-    ending: Ending | None = None
-    on_end: Callable[[ActiveRun], None] | None = None
-    _waiters: list[asyncio.Future[None]] | None = None
-    _timer: TimerHandle | None = None
-    _armed: float | None = None
-    _runs = False  # whether a runner is at work, or about to be
+    __slots__ = (
+        "__weakref__",
+        "_armed",
+        "_log",
+        "_ready",
+        "_runs",
+        "_timer",
+        "_waiters",
+        "attempts",
+        "base",
+        "children",
+        "clock",
+        "definition",
+        "durable",
+        "ending",
+        "ledger",
+        "loop",
+        "make_context",
+        "observes",
+        "on_end",
+        "owner",
+        "parent",
+        "program",
+        "programs",
+        "record",
+        "run",
+        "spawn",
+        "store",
+        "thread",
+        "types",
+        "watchers",
+    )
 
     def __init__(
         self,
@@ -155,8 +173,21 @@ class ActiveRun:
         self.thread = threading.get_ident()
         self.base = contextvars.copy_context()
         self.attempts: dict[int, Attempt] = {}
-        self.stream = StreamLog()
+        self._log: StreamLog | None = None
         self._ready: deque[Attempt] = deque()
+        self.children: list[ActiveRun] | None = None
+        self.parent: ActiveRun | None = None
+        self.programs: dict[str, tuple[Program, object]] | None = None
+        self.store: InMemoryStateStore[Any] | None = None
+        self.observes = False  # whether edits of the store are noted for this run
+        self.watchers: list[Watcher] | None = None
+        self.record: list[tuple[float, list[Entry]]] | None = None
+        self.ending: Ending | None = None
+        self.on_end: Callable[[ActiveRun], None] | None = None
+        self._waiters: list[asyncio.Future[None]] | None = None
+        self._timer: TimerHandle | None = None
+        self._armed: float | None = None
+        self._runs = False  # whether a runner is at work, or about to be
 
     # --- the turn --------------------------------------------------------------------------------
 
@@ -182,18 +213,14 @@ class ActiveRun:
             if self.watchers:
                 for watcher in self.watchers:
                     watcher.decided(self, entry)
-            kind = type(entry)
-            if kind is WorkAdded:
-                added = cast(WorkAdded, entry)
-                if added.begun:
-                    work = run.work.get(added.id)
-                    if work is not None:
-                        self._launch(work)
-            elif kind is not WorkDone:
-                act = _PERFORM.get(kind)
+            if type(entry) is WorkAdded:
+                if entry.begun and (work := run.work.get(entry.id)) is not None:
+                    self._launch(work)
+            elif type(entry) is not WorkDone:
+                act = _PERFORM.get(type(entry))
                 if act is not None:
                     act(self, entry)
-                    ended = ended or kind is RunEnded
+                    ended = ended or type(entry) is RunEnded
         if run.timers is not None or self._armed is not None:
             self._arm()
         if ended:
@@ -354,25 +381,44 @@ class ActiveRun:
         assert run.ended is not None  # noqa: S101 - said by the entry that led here
         self.disarm()
         self.ending = Ending(run.ended, run.result, run.error, run.failed_step, *run.failed_after)
-        final = self.program.final(self.ending)
-        if final is not None:
-            self.stream.publish(final)
-        self.stream.close()
+        if self._log is not None:
+            self._close_log(self._log)
         waiters, self._waiters = self._waiters, None
         for waiter in waiters or ():
             if not waiter.done():
                 waiter.set_result(None)
-        if self.on_end is not None:
-            self.on_end(self)
+        on_end, self.on_end = self.on_end, None  # it leads back here: no cycle is left behind
+        if on_end is not None:
+            on_end(self)
 
-    async def ended(self) -> None:
-        """Return when the run has ended (or was parked or dropped: see `run.ended`)."""
-        if self.ending is None:
-            waiter = self.loop.create_future()
-            if self._waiters is None:
-                self._waiters = []
+    @property
+    def stream(self) -> StreamLog:
+        """What the run shows its readers; made when something is shown, or someone reads."""
+        log = self._log
+        if log is None:
+            log = self._log = StreamLog()
+            if self.ending is not None:
+                self._close_log(log)
+        return log
+
+    def _close_log(self, log: StreamLog) -> None:
+        """Show how the run ended, and that this was all."""
+        if self.ending is not None:
+            final = self.program.final(self.ending)
+            if final is not None:
+                log.publish(final)
+        log.close()
+
+    def ended(self) -> asyncio.Future[None]:
+        """Done when the run has ended."""
+        waiter: asyncio.Future[None] = self.loop.create_future()
+        if self.ending is not None:
+            waiter.set_result(None)
+        elif self._waiters is None:
+            self._waiters = [waiter]
+        else:
             self._waiters.append(waiter)
-            await waiter
+        return waiter
 
     # --- time ------------------------------------------------------------------------------------
 
@@ -469,8 +515,9 @@ class ActiveRun:
     def _hand_over(self) -> None:
         """Have a (further) runner for what is ready."""
         self._runs = True
-        # The loop holds the task while it is ready to run, its attempt while it waits.
-        self.loop.create_task(self._run_ready())
+        # The loop holds the task while it is ready to run, its attempt while it waits. Made by
+        # hand, because an eager task factory would run bodies in the middle of a turn.
+        asyncio.Task(self._run_ready(), loop=self.loop)
 
     def _finished(self, attempt: Attempt, outcome: Outcome, edits: Sequence[Json]) -> None:
         """A body ended."""
