@@ -170,3 +170,30 @@ async def test_a_thousand_runs_at_once() -> None:
     flow = One()
     handlers = [flow.run(n=n) for n in range(1000)]
     assert [await handler for handler in handlers] == list(range(1000))
+
+
+@pytest.mark.skipif(
+    not hasattr(asyncio, "eager_task_factory"), reason="this Python has no eager tasks"
+)
+async def test_eager_tasks_do_not_start_steps_in_the_middle_of_a_turn() -> None:
+    order: list[object] = []
+
+    class Fan(Workflow):
+        @step
+        async def fork(self, ev: StartEvent) -> list[Turn]:
+            order.append("fork")
+            return [Turn(n=n) for n in range(3)]
+
+        @step
+        async def work(self, ctx: Context, ev: Turn) -> None:
+            ctx.write_event_to_stream(ev)
+
+        @step
+        async def join(self, evs: list[Turn]) -> StopEvent:
+            return StopEvent(result=len(evs))
+
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+    handler = Fan(timeout=1).run()
+    order.append("run() returned")
+    assert await handler == 3
+    assert order == ["run() returned", "fork"]

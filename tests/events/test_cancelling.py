@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import textwrap
@@ -227,6 +228,7 @@ def test_a_loop_that_ends_in_the_middle_of_a_run_ends_cleanly(waiting: str) -> N
         capture_output=True,
         text=True,
         check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         timeout=30,
     )
     assert ran.stdout.split() == ["left", "left", "ended"], ran.stdout + ran.stderr
