@@ -466,3 +466,37 @@ async def test_open_lists_of_format_2_are_refused_and_not_lost_silently() -> Non
     saved = {"version": 2, "state": {}, "is_running": True, "workers": {}, "streams": {"s": {}}}
     with pytest.raises(ContextSerdeError, match="list of events"):
         Context.from_dict(Count(), saved)
+
+
+async def test_a_run_that_waits_for_its_turn_has_only_its_state_to_save() -> None:
+    flow = Hang(num_concurrent_runs=1)
+    flow.entered = []
+    first, second = flow.run(), flow.run()
+    await asyncio.sleep(0)
+    assert through_json(second.ctx.to_dict())["is_running"] is False
+    assert through_json(first.ctx.to_dict())["is_running"] is True
+    await second.cancel_run()
+    assert through_json(second.ctx.to_dict())["is_running"] is False
+    await first.cancel_run()
+
+
+async def test_a_memo_is_turned_back_into_its_type() -> None:
+    class Price(BaseModel):
+        amount: int
+
+    class Memo(Workflow):
+        @step
+        async def only(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            price = await ctx.memo("price", lambda: Price(amount=3), type=Price)
+            if ev.get("wait"):
+                await ctx.wait_for_event(Answer)
+            return StopEvent(result=price)
+
+    flow = Memo()
+    handler = flow.run(wait=True)
+    await asyncio.sleep(0)
+    saved = through_json(handler.ctx.to_dict())
+    await handler.cancel_run()
+    handler = flow.run(ctx=Context.from_dict(flow, saved))
+    await handler.send_event(Answer())
+    assert await handler == Price(amount=3)

@@ -209,8 +209,10 @@ class Context(Generic[S]):
         )
         store = self.store if include_state else None
         run = self._saved
-        if self._active is not None and self._active.run.ended in (None, RunStatus.CANCELLED):
-            run = self._active.run
+        active = self._active
+        # A run that has not begun owes nothing yet: to go on with it is to start it.
+        if active and active.run.begun and active.run.ended in (None, RunStatus.CANCELLED):
+            run = active.run
         try:
             return save(program, run, store, serializer)
         except ValueError as error:
@@ -338,9 +340,13 @@ class Context(Generic[S]):
         await attempt.ask(key, None, wait=wait, timeout=_seconds(duration) or 0.0)
 
     @overload
-    async def memo(self, name: str, fn: Callable[..., Awaitable[T]], /, *args: Any) -> T: ...
+    async def memo(
+        self, name: str, fn: Callable[..., Awaitable[T]], /, *args: Any, type: type[T] | None = None
+    ) -> T: ...
     @overload
-    async def memo(self, name: str, fn: Callable[..., T], /, *args: Any) -> T: ...
+    async def memo(
+        self, name: str, fn: Callable[..., T], /, *args: Any, type: type[T] | None = None
+    ) -> T: ...
     async def memo(
         self, name: str, fn: Callable[..., Any], /, *args: Any, type: type | None = None
     ) -> Any:
@@ -349,7 +355,8 @@ class Context(Generic[S]):
 
         Args:
             name: tells memos of one step apart; the same name may be used again, in order.
-            fn: sync or async function without arguments.
+            fn: sync or async function.
+            args: what it is called with.
             type: what a kept value is turned back into; needed for types other than JSON values
                 and the workflow's own.
 
