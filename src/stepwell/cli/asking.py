@@ -115,21 +115,23 @@ class Asker:
 
     async def _on_terminal(self, event: Event, wait: WaitInfo | None) -> None:
         go_on = self._pause()
-        try:
-            console = self._console
-            tag = wait.event if wait is not None and wait.event else response_tag(self._program)
-            console.print(Text.assemble(("? ", "bold magenta"), (asked(event), "bold")))
-            while True:
-                console.print(Text("> ", "bold magenta"), end="")
+        console = self._console
+        tag = wait.event if wait is not None and wait.event else response_tag(self._program)
+        console.print(Text.assemble(("? ", "bold magenta"), (asked(event), "bold")))
+        given = False
+        while not given:
+            console.print(Text("> ", "bold magenta"), end="")
+            try:
                 line = await read_line()
-                if not line:
-                    console.print()
-                    self._print(event, wait)
-                    return
-                if await self._given(tag, fields_of(line.strip()), wait):
-                    return
-        finally:
-            go_on()
+            except asyncio.CancelledError:
+                console.print()  # what is said next begins a line; nothing is redrawn any more
+                raise
+            if not line:
+                console.print()
+                self._print(event, wait)
+                break
+            given = await self._given(tag, fields_of(line.strip()), wait)
+        go_on()
 
     async def _given(self, tag: str, fields: Mapping[str, Any], wait: WaitInfo | None) -> bool:
         try:

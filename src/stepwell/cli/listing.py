@@ -143,6 +143,6 @@ def about(run: RunInfo) -> str:
             words.append(f"time, {output.ago(wait.due)}")
     if words:
         return "for " + ", ".join(words)
-    if run.status is RunStatus.RUNNING and run.owner:
-        return f"on {run.owner}"
+    if run.status is RunStatus.RUNNING:
+        return f"on {run.owner}" if run.owner else "until a worker takes it up"
     return ""

@@ -251,9 +251,9 @@ class Start:
                     outcome = await self._wait(watched, view, progress, interrupts)
                     if isinstance(outcome, Ended):
                         view.stop(outcome.status)
-                        return self._tell(watched, outcome, time.time() - began)
+                        return self._tell(watched, outcome, began)
                     view.stop(None)
-                    return await self._left(watched, engine, outcome, progress)
+                    return await self._left(watched, engine, outcome, progress, began)
         finally:
             stop_listening()
 
@@ -324,36 +324,39 @@ class Start:
         if not self.quiet:
             self.console.print(Text(text, "dim"), soft_wrap=True)
 
-    def _tell(self, watched: Watched, ended: Ended, seconds: float) -> Exit:
+    def _tell(self, watched: Watched, ended: Ended, began: float) -> Exit:
         status = ended.status.value
         run_id = watched.handler.run_id
         failed = ended.status is not RunStatus.COMPLETED
         if not self.quiet or failed:
             line = Text.assemble((status, output.STYLES.get(status, "")))
-            line.append(
-                f" in {output.span(seconds)}" if not failed else f" after {output.span(seconds)}"
-            )
+            line.append(f" {'after' if failed else 'in'} {output.span(time.time() - began)}")
             self.console.print(line)
         if failed:
             self._tell_failure(ended, run_id)
+        error = {**(ended.error or {}), "step": ended.step} if failed else None
         if settings().json:
-            error = None
-            if failed:
-                error = {**(ended.error or {}), "step": ended.step}
+            self._document(run_id, status, ended.result, error, began)
+        elif not failed:
+            output.document(ended.result)
+        return Exit.FAILED if failed else Exit.OK
+
+    def _document(
+        self, run_id: str, status: str, result: object, error: object, began: float
+    ) -> None:
+        """How the run ended, or stands, for programs."""
+        if settings().json:
             output.document(
                 {
                     "id": run_id,
                     "workflow": self.name,
                     "store": self.store,
                     "status": status,
-                    "result": ended.result,
+                    "result": result,
                     "error": error,
-                    "seconds": round(seconds, 6),
+                    "seconds": round(time.time() - began, 6),
                 }
             )
-        elif not failed:
-            output.document(ended.result)
-        return Exit.FAILED if failed else Exit.OK
 
     def _tell_failure(self, ended: Ended, run_id: str) -> None:
         where = f"in step {ended.step!r}" if ended.step else ""
@@ -373,7 +376,12 @@ class Start:
             traceback.print_exception(ended.live, file=self.console.file)
 
     async def _left(
-        self, watched: Watched, engine: Engine | None, code: Exit, progress: Progress
+        self,
+        watched: Watched,
+        engine: Engine | None,
+        code: Exit,
+        progress: Progress,
+        began: float,
     ) -> Exit:
         """The run is not waited for any more: say what becomes of it."""
         why = {
@@ -386,11 +394,12 @@ class Start:
         if engine is None:
             await watched.handler.cancel_run(timeout=_CANCEL_GRACE)
             console.print("The run was in memory: it was cancelled, and nothing of it is kept.")
+            self._document(run_id, RunStatus.CANCELLED.value, None, {"message": why}, began)
             return code
-        with contextlib.suppress(asyncio.CancelledError):
-            info = await engine.get(run_id)
-            console.print(f"The run stays in {engine.url}, {info.status.value}. What was committed")
-            console.print("is kept; a step that was at work starts again from its top.")
+        status = (await engine.get(run_id)).status.value
+        self._document(run_id, status, None, None, began)
+        console.print(f"The run stays in {engine.url}, {status}. What was committed")
+        console.print("is kept; a step that was at work starts again from its top.")
         rows: list[tuple[str, str | Text]] = [
             ("go on", f"stepwell worker {self.target} --store {self.store}"),
             ("look", f"stepwell why {run_id} --store {self.store}"),

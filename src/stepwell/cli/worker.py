@@ -101,9 +101,10 @@ async def _worker(
     ):
         stop_listening = listen(Teller(console, quiet, out).tell)
         try:
-            await engine.start_up()
             if not quiet:
                 _greet(console, engine, lease)
+            await engine.start_up()
+            console.print("ready", style="green")
             await interrupts.asked.wait()
             word = signal.Signals(interrupts.signal or signal.SIGTERM).name
             console.print(
@@ -130,7 +131,6 @@ def _greet(console: Console, engine: Engine, lease: float) -> None:
             ("lease", output.span(lease)),
         ],
     )
-    console.print("ready", style="green")
 
 
 def _die(_number: int) -> None:
