@@ -11,6 +11,8 @@ happened, who can put it right, what to do. Only a fault of stepwell's own shows
 from __future__ import annotations
 
 import importlib
+import io
+import sys
 from typing import Any
 
 import click
@@ -120,4 +122,7 @@ def cli(ctx: click.Context) -> None:
 
 def main() -> None:
     """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character
     cli(prog_name="stepwell")

@@ -9,14 +9,13 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 from typing import Any, cast
 
 import click
 from pydantic import ValidationError
 from rich.console import Console
-from rich.live import Live
 from rich.text import Text
 
 from stepwell.authoring.program import Program
@@ -30,6 +29,7 @@ from stepwell.cli.logs_handler import console_logging
 from stepwell.cli.options import Duration, Exit, settings, shared_options
 from stepwell.cli.progress import Lines, Picture, Progress
 from stepwell.cli.running import Ended, InMemory, Kept, Watched, complaints, place_of
+from stepwell.cli.view import View
 from stepwell.errors import WorkflowRuntimeError
 from stepwell.kernel.outcomes import Message
 from stepwell.runtime.clock import new_run_id
@@ -43,7 +43,6 @@ _SURVIVES = {
     "process": "survives a crash",
     "power": "survives a power cut",
 }
-_REDRAW = 0.1
 _CANCEL_GRACE = 10.0
 
 
@@ -418,62 +417,3 @@ async def _after(event: asyncio.Event, code: Exit) -> Exit:
 
 def _abort(_number: int) -> None:
     raise KeyboardInterrupt
-
-
-class View:
-    """Where progress is shown: a picture that is redrawn, lines, or nothing."""
-
-    def __init__(
-        self, console: Console, picture: Picture | None, lines: Lines | None = None
-    ) -> None:
-        self.console = console
-        self._picture = picture
-        self._lines = lines
-        self._live: Live | None = None
-
-    def __enter__(self) -> View:
-        self._resume()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._halt()
-
-    def _resume(self) -> None:
-        if self._picture is not None:
-            # Redrawn by a task of ours: a thread would read the numbers while they change.
-            self._live = Live(
-                self._picture, console=self.console, auto_refresh=False, transient=True
-            )
-            self._live.start(refresh=True)
-
-    def _halt(self) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
-
-    async def redraw(self) -> None:
-        """Redraw the picture now and then."""
-        while self._picture is not None:
-            if self._live is not None:
-                self._live.refresh()
-            await asyncio.sleep(_REDRAW)
-
-    def pause(self) -> Callable[[], None]:
-        """Stop redrawing until what is returned is called."""
-        self._halt()
-        return self._resume
-
-    def say(self, text: str) -> None:
-        """A line above the picture."""
-        if self._lines is not None:
-            self._lines.say(time.time(), text)
-        elif self._picture is not None:
-            self.console.print(Text(text), soft_wrap=False)
-
-    def stop(self, status: RunStatus | None) -> None:
-        """Draw the picture for the last time, and leave it there."""
-        self._halt()
-        if self._picture is not None and (status is not None or self._picture.progress.steps):
-            self._picture.whole = True
-            self.console.print(self._picture)
-            self._picture = None

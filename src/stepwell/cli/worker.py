@@ -45,7 +45,7 @@ _QUIET = frozenset({"run.parked", "step.failed", "step.expired"})
 @click.option(
     "--lease",
     type=Duration(),
-    default=15.0,
+    default="15s",
     show_default=True,
     metavar="TIME",
     help="Others take over when it has been silent for so long.",
@@ -53,7 +53,7 @@ _QUIET = frozenset({"run.parked", "step.failed", "step.expired"})
 @click.option(
     "--drain-seconds",
     type=Duration(),
-    default=30.0,
+    default="30s",
     show_default=True,
     metavar="TIME",
     help="How long steps that are at work may go on when it is stopped.",
