@@ -99,6 +99,11 @@ class JsonSerializer(BaseSerializer):
             table = self._exceptions if issubclass(cls, Exception) else self._types
             cast("dict[str, type[Any]]", table)[qualified_name(cast("type[object]", cls))] = cls
 
+    @property
+    def allowed(self) -> tuple[type[Any], ...]:
+        """The classes that data may name, exceptions among them."""
+        return (*self._types.values(), *self._exceptions.values())
+
     def with_types(self, *classes: type[Any]) -> JsonSerializer:
         """Return a serializer that allows these classes too.
 
@@ -108,8 +113,7 @@ class JsonSerializer(BaseSerializer):
             >>> JsonSerializer().with_types(Page).resolve_class(qualified_name(Page)) is Page
             True
         """
-        known = (*self._types.values(), *self._exceptions.values())
-        return JsonSerializer(allowed_types=(*known, *classes))
+        return JsonSerializer(allowed_types=(*self.allowed, *classes))
 
     def resolve_class(self, qualified_name: str) -> type[Any]:
         """Return the allowed class of this name.
@@ -272,8 +276,7 @@ class PickleSerializer(JsonSerializer):
 
     def with_types(self, *classes: type[Any]) -> JsonSerializer:
         """Return a serializer of this kind that allows these classes too."""
-        known = (*self._types.values(), *self._exceptions.values())
-        return PickleSerializer(allowed_types=(*known, *classes))
+        return PickleSerializer(allowed_types=(*self.allowed, *classes))
 
     def serialize(self, value: Any) -> str:
         """Write a value as JSON, or as base64 of its pickle where JSON has no form for it."""
