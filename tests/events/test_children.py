@@ -178,11 +178,6 @@ async def test_a_parent_that_fails_or_times_out_takes_its_children_along() -> No
     assert child.left == ["child", "child"]
 
 
-@pytest.mark.xfail(
-    reason="the kernel has no input for a wait that its body gave up; the child runs on until its "
-    "parent ends",
-    strict=True,
-)
 async def test_a_child_that_nobody_waits_for_any_more_is_cancelled() -> None:
     child = endless(timeout=None)
 

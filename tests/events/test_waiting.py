@@ -57,11 +57,6 @@ async def test_a_step_that_waits_goes_on_where_it_stood() -> None:
     assert (entered, asked) == (1, 1)
 
 
-@pytest.mark.xfail(
-    reason="the kernel has no input for a wait that its body gave up, so the old wait takes the "
-    "answer that was meant for the new one",
-    strict=True,
-)
 async def test_a_wait_that_was_given_up_takes_no_answer() -> None:
     asked_again = asyncio.Event()
 

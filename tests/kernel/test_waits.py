@@ -6,12 +6,13 @@ import pytest
 from tests.kernel.playing import Play, message
 
 from stepwell.kernel.definition import StepDef
-from stepwell.kernel.inputs import Arrived, Asked, Attempted, Loaded
+from stepwell.kernel.inputs import Arrived, Asked, Attempted, GivenUp, Loaded
 from stepwell.kernel.journal import (
     ChildStarted,
     InboxTaken,
     RunEnded,
     Unhandled,
+    WaitDropped,
     WaitEnded,
     WaitOpened,
     WorkBegun,
@@ -364,3 +365,48 @@ def test_a_question_is_shown_with_the_wait_it_belongs_to() -> None:
     play.feed(Asked(100.0, 1, "k", "w", "Go", None, None, message("Question", 1)))
     assert play.decided(WaitOpened)[0].question == message("Question", 1)
     assert pending(play.run).waits[0].question == message("Question", 1)
+
+
+# --- a body goes on without the answer -----------------------------------------------------------
+
+
+def test_a_wait_that_its_body_gave_up_takes_no_answer() -> None:
+    play = Play(StepDef("s", accepts=("Start",), timeout=10.0)).start()
+    play.ask("s", "Go")
+    work = play.work("s").id
+    assert play.feed(GivenUp(101.0, work, "k")) == [WaitDropped("w", work, 101.0, 111.0)]
+    assert play.running() == ["s"]
+    play.arrive("Go", 7)
+    assert play.decided(WaitEnded) == []
+    assert play.run.inbox is not None
+
+
+def test_of_two_waits_the_other_one_goes_on() -> None:
+    play = Play(S).start()
+    play.ask("s", "Go")
+    work = play.work("s").id
+    play.feed(Asked(100.0, work, "k2", "w2", "Come"))
+    play.feed(GivenUp(100.0, work, "k"))
+    assert play.work("s").phase == WAITING
+    assert play.work("s").partial, "its body may be busy, so it is owed after a crash"
+    play.arrive("Come")
+    assert play.running() == ["s"]
+
+
+def test_a_child_that_nobody_waits_for_is_named_for_cancelling() -> None:
+    play = Play(S).start()
+    work = play.work("s").id
+    play.child("s")
+    (dropped,) = play.feed(GivenUp(100.0, work, "child:x"))
+    assert dropped == WaitDropped("c1", work, 100.0, None, ("c1",))
+    assert play.child_ends() == []
+
+
+def test_giving_up_what_was_answered_or_never_asked_changes_nothing() -> None:
+    play = Play(S).start()
+    work = play.work("s").id
+    play.ask("s", "Go")
+    play.arrive("Go")
+    assert play.feed(GivenUp(100.0, work, "k")) == []
+    assert play.feed(GivenUp(100.0, work, "other")) == []
+    assert play.feed(GivenUp(100.0, 99, "k")) == []

@@ -10,7 +10,16 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from stepwell import Context, Engine, Event, HumanResponseEvent, StartEvent, StopEvent, Workflow, step
+from stepwell import (
+    Context,
+    Engine,
+    Event,
+    HumanResponseEvent,
+    StartEvent,
+    StopEvent,
+    Workflow,
+    step,
+)
 from stepwell.retry_policy import retry_policy, stop_after_attempt, wait_none
 from stepwell.runtime.otel import instrument, trace_of
 
@@ -44,7 +53,9 @@ def spans():
 
 
 @pytest.mark.parametrize("durable", [False, True])
-async def test_a_run_is_one_trace_with_a_span_per_attempt_and_a_link_across_the_wait(spans, durable):
+async def test_a_run_is_one_trace_with_a_span_per_attempt_and_a_link_across_the_wait(
+    spans, durable
+):
     async with Engine("memory://") as engine:
         handler = Asks().run(engine=engine if durable else None)
         await handler.started()

@@ -142,7 +142,12 @@ class TypeRegistry:
         try:
             plain = dump(value) if dump is not None else value
             text = to_json(plain, fallback=_refuse, inf_nan_mode="strings")
-        except (UnserializableValue, PydanticSerializationError, ValueError, RecursionError) as error:
+        except (
+            UnserializableValue,
+            PydanticSerializationError,
+            ValueError,
+            RecursionError,
+        ) as error:
             path, kind = _find_bad(value, where)
             raise UnserializableValue(path, kind) from error
         if len(text) > limit:

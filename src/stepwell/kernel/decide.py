@@ -28,6 +28,7 @@ from stepwell.kernel.inputs import (
     Due,
     Edited,
     Gathered,
+    GivenUp,
     Input,
     Loaded,
     Noted,
@@ -58,6 +59,7 @@ from stepwell.kernel.journal import (
     StreamClosed,
     StreamOpened,
     Unhandled,
+    WaitDropped,
     WaitEnded,
     WaitOpened,
     WorkAdded,
@@ -750,6 +752,17 @@ def _asked(d: Definition, run: Run, i: Asked) -> Entries:
         yield from _next(d, run, work.step, i.at)
 
 
+def _given_up(d: Definition, run: Run, i: GivenUp) -> Entries:
+    work = run.work.get(i.work)
+    id = None if work is None or work.over or not work.waits else work.waits.get(i.key)
+    if work is None or id is None:
+        return  # it was answered, or has gone with its attempt
+    child = cast("dict[str, Wait]", run.waits)[id].child
+    timeout = d.by_name[work.step].timeout
+    deadline = None if timeout is None else i.at + timeout
+    yield WaitDropped(id, work.id, i.at, deadline, () if child is None else (child,))
+
+
 def _from_inbox(d: Definition, run: Run, id: str, at: float) -> Entries:
     """A message that came before anyone waited answers the wait at once."""
     if run.inbox is None:
@@ -852,6 +865,7 @@ _DECIDE: dict[type, Callable[[Definition, Run, Any], Entries]] = {
     Attempted: _attempted,
     Arrived: _arrived,
     Asked: _asked,
+    GivenUp: _given_up,
     Noted: _noted,
     Gathered: _gathered,
     Sent: _sent,

@@ -53,6 +53,16 @@ class Asked:
 
 
 @dataclass(slots=True)
+class GivenUp:
+    """A live attempt does not want any more what it asked for under `key`: its body went on
+    without the answer (a time limit of its own, a race that something else won)."""
+
+    at: float
+    work: int
+    key: str
+
+
+@dataclass(slots=True)
 class Noted:
     """A live attempt got `value` under `key` and is to get it again if it must start anew."""
 
@@ -168,6 +178,7 @@ Input: TypeAlias = (
     | Attempted
     | Arrived
     | Asked
+    | GivenUp
     | Noted
     | Gathered
     | Sent

@@ -156,6 +156,18 @@ class WaitEnded:
 
 
 @dataclass(slots=True)
+class WaitDropped:
+    """An attempt went on without the answer. Without another wait its body is busy again, in a
+    worker slot, whether or not one was free. `cancel` names the child run nobody waits for now."""
+
+    id: str
+    work: int
+    at: float
+    deadline: float | None = None
+    cancel: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
 class ChildStarted:
     """A child run is to be started; its end answers the wait with the child's id."""
 
@@ -286,6 +298,7 @@ Entry: TypeAlias = (
     | StreamClosed
     | WaitOpened
     | WaitEnded
+    | WaitDropped
     | ChildStarted
     | AnswerKept
     | BufferGathered

@@ -40,6 +40,7 @@ from stepwell.kernel.journal import (
     StreamClosed,
     StreamOpened,
     Unhandled,
+    WaitDropped,
     WaitEnded,
     WaitOpened,
     WorkAdded,
@@ -616,6 +617,23 @@ def _wait_ended(run: Run, e: WaitEnded) -> None:
         _enqueue(run, work, first=True)
 
 
+def _wait_dropped(run: Run, e: WaitDropped) -> None:
+    wait = _close_wait(run, e.id)
+    work = run.work[e.work]
+    waits = cast("dict[str, str]", work.waits)
+    del waits[wait.key]
+    run.at = e.at
+    if work.phase != WAITING:
+        return
+    work.partial = bool(waits)
+    if not waits:
+        work.phase = RUNNING
+        run.busy += 1
+        run.steps[work.step].running += 1
+        if e.deadline is not None:
+            work.timer = _set_timer(run, e.deadline, "work", work.id)
+
+
 def _keep(work: Work, key: str, answer: object) -> None:
     if work.answers is None:
         work.answers = {}
@@ -743,6 +761,7 @@ EVOLVE: dict[type, Callable[[Run, Any], None]] = {
     StreamClosed: _stream_closed,
     WaitOpened: _wait_opened,
     WaitEnded: _wait_ended,
+    WaitDropped: _wait_dropped,
     ChildStarted: _child_started,
     AnswerKept: _answer_kept,
     BufferGathered: _buffer_gathered,

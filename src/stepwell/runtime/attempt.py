@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 from stepwell.authoring.events.state_store import StateEdit
 from stepwell.authoring.program import Execution, Handler
 from stepwell.errors import ChildFailed, WorkflowCancelledByUser
-from stepwell.kernel.inputs import Asked, ChildAsked, Gathered, Noted, Sent, Wrote
+from stepwell.kernel.inputs import Asked, ChildAsked, Gathered, GivenUp, Noted, Sent, Wrote
 from stepwell.kernel.outcomes import ChildResult, Message
 from stepwell.kernel.run import TIMED_OUT, Work
 from stepwell.runtime.offload import run_in_process, run_in_thread
@@ -149,8 +149,17 @@ class Attempt:
             if input is not None:
                 self.active.feed(input)
             await future
+        except asyncio.CancelledError:
+            # Whether the body ends with this, or goes on without the answer, shows in a moment.
+            self.active.loop.call_soon(self._given_up, key)
+            raise
         finally:
             self.futures.pop(key, None)
+
+    def _given_up(self, key: str) -> None:
+        active = self.active
+        if not self.dead and active.attempts.get(self.id) is self:
+            active.feed(GivenUp(active.clock.now(), self.id, key))
 
     def deliver(self) -> None:
         """Hand out the answers that have come."""
@@ -168,9 +177,7 @@ class Attempt:
         if work.answers is not None and key in work.answers:
             return cast(Message, work.answers[key])
         made = make()
-        value = (
-            await cast("Awaitable[object]", made) if isinstance(made, Awaitable) else made
-        )
+        value = await cast("Awaitable[object]", made) if isinstance(made, Awaitable) else made
         message = Message("memo", value)
         self._alive()
         self.flush()

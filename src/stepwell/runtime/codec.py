@@ -38,6 +38,7 @@ TAGS: dict[str, type[j.Entry]] = {
     "close": j.StreamClosed,
     "wait": j.WaitOpened,
     "got": j.WaitEnded,
+    "drop": j.WaitDropped,
     "kid": j.ChildStarted,
     "memo": j.AnswerKept,
     "buf": j.BufferGathered,

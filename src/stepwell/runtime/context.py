@@ -9,6 +9,7 @@ It decides nothing: it turns calls into questions of the attempt or inputs of th
 
 from __future__ import annotations
 
+import asyncio
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import timedelta
@@ -450,6 +451,27 @@ class Context(Generic[S]):
             expose(active)
         return cast("AsyncIterator[Event]", active.events(expose_internal=expose_internal))
 
+    @property
+    def streaming_queue(self) -> asyncio.Queue[Event]:
+        """Deprecated: use `stream_events()`. A queue that receives the run's stream from its
+        beginning, as long as the run's event loop runs."""
+        warnings.warn(
+            "Context.streaming_queue is deprecated; use stream_events() instead",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        queue: asyncio.Queue[Event] = asyncio.Queue()
+        events = self._outside("streaming_queue").events()
+
+        async def fill() -> None:
+            async for event in events:
+                queue.put_nowait(cast(Event, event))
+
+        task = asyncio.get_running_loop().create_task(fill())
+        _filling.add(task)
+        task.add_done_callback(_filling.discard)
+        return queue
+
     async def get_result(self) -> Any:
         """Deprecated: await the handler instead."""
         warnings.warn(
@@ -460,6 +482,9 @@ class Context(Generic[S]):
         active = self._outside("get_result")
         await active.ended()
         return result_of(active)
+
+
+_filling: set[asyncio.Task[None]] = set()
 
 
 # --- helpers shared with the handler and the engine ----------------------------------------------

@@ -23,6 +23,7 @@ from stepwell.kernel.journal import (
     RunEnded,
     RunParked,
     ScopeEntered,
+    WaitDropped,
     WaitOpened,
 )
 from stepwell.kernel.outcomes import ChildResult, Message
@@ -242,8 +243,8 @@ class RunLedger:
             case ChildStarted(id, workflow, message):
                 start = codec.encode_message(message, types)
                 children.append(NewRun(id, workflow, at, start=start, parent=self.run_id))
-            case RunEnded(cancel=cancel) | ScopeEntered(cancel=cancel):
-                word = b'"its parent ended"'
+            case RunEnded(cancel=cancel) | ScopeEntered(cancel=cancel) | WaitDropped(cancel=cancel):
+                word = b'"its parent does not wait for it any more"'
                 messages.extend(NewMessage(child, "cancel", word, at) for child in cancel)
                 if isinstance(entry, RunEnded) and self.parent is not None:
                     run = active.run

@@ -41,6 +41,7 @@ from stepwell.kernel.journal import (
     RunParked,
     RunResumed,
     ScopeEntered,
+    WaitDropped,
     WaitEnded,
     WaitOpened,
     WorkAdded,
@@ -353,10 +354,13 @@ class ActiveRun:
         for attempt in tuple(self.attempts.values()):
             if over or attempt.id not in self.run.work:
                 self._stop(attempt)
-        if not isinstance(entry, RunParked) and self.children:
-            for child in tuple(self.children):  # an ended child leaves the list
-                if child.run.id in entry.cancel:
-                    child.cancel("its parent ended")
+        if not isinstance(entry, RunParked):
+            self._cancel_children(entry)
+
+    def _cancel_children(self, entry: ScopeEntered | RunEnded | WaitDropped) -> None:
+        for child in tuple(self.children or ()):  # an ended child leaves the list
+            if child.run.id in entry.cancel:
+                child.cancel("its parent does not wait for it any more")
 
     def stop_bodies(self) -> list[asyncio.Task[None]]:
         """Stop every body without a word to the kernel: the run is let go of. Returns the tasks
@@ -488,6 +492,7 @@ class ActiveRun:
                 if attempt.expired:
                     outcome = self._failed(attempt, self._timeout_of(attempt))
                 elif task.cancelling():
+                    attempt.dead = True
                     raise  # the loop shuts down, or someone wants this very task gone
                 else:
                     reason = RuntimeError(f"the step was cancelled: {error}")
@@ -587,6 +592,7 @@ class ActiveRun:
 _PERFORM: dict[type, Callable[[ActiveRun, Any], None]] = {
     WorkBegun: ActiveRun._begun,  # pyright: ignore[reportPrivateUsage]
     WaitOpened: ActiveRun._wait_opened,  # pyright: ignore[reportPrivateUsage]
+    WaitDropped: ActiveRun._cancel_children,  # pyright: ignore[reportPrivateUsage]
     WaitEnded: ActiveRun._wait_ended,  # pyright: ignore[reportPrivateUsage]
     Published: ActiveRun._published,  # pyright: ignore[reportPrivateUsage]
     ChildStarted: ActiveRun._child_started,  # pyright: ignore[reportPrivateUsage]

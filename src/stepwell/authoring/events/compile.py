@@ -112,7 +112,8 @@ def compile_events(source: Source) -> Program:
     given = source.serializer if isinstance(source.serializer, JsonSerializer) else None
     serializer = (given or JsonSerializer()).with_types(*declared)
     values = _Values(serializer)
-    types = TypeRegistry(declared, values.dump, values.dump_free, values.load)
+    errors = [kind for kind in serializer.allowed if issubclass(kind, Exception)]
+    types = TypeRegistry(declared, values.dump, values.dump_free, values.load, errors)
     tag = types.add
     recovers = _recovers(steps)
     collectors = _all_collectors(steps, recovers)
@@ -120,8 +121,7 @@ def compile_events(source: Source) -> Program:
         name=source.name,
         version=source.version,
         steps=tuple(
-            _step_def(config, types, recovers, collectors[config.name])
-            for config in steps.values()
+            _step_def(config, types, recovers, collectors[config.name]) for config in steps.values()
         ),
         start=tag(source.start),
         ends=tuple(tag(t) for t in declared if t is source.stop or issubclass(t, StopEvent)),
@@ -130,6 +130,10 @@ def compile_events(source: Source) -> Program:
     )
     loose = bool(definition.by_kind)
     known = dict(types.tags)
+    for kind in serializer.allowed:
+        # No step takes it, but it may be in the stream, or in a message from outside.
+        if kind not in errors:
+            types.add(kind)
     handlers: dict[str, Handler] = {
         name: EventStep(
             config,
@@ -306,6 +310,7 @@ class EventStep:
         "kind",
         "known",
         "loose",
+        "member",
         "param",
         "plain",
         "policy",
@@ -342,12 +347,14 @@ class EventStep:
         self.policy = config.retry_policy
         self.streams = streams
         self.tuple_streams = tuple_streams
-        # Types of which a bare one is just emitted, nothing about it having to be looked at.
-        self.quick: dict[type, str] = {
+        # Types that are just emitted, nothing about them having to be looked at; bare ones, too,
+        # unless a bare one may be a mistake.
+        self.member: dict[type, str] = {
             kind: tag
             for kind, tag in known.items()
-            if not streams and not loose and not issubclass(kind, WorkflowErrorEvent)
+            if not loose and not issubclass(kind, WorkflowErrorEvent)
         }
+        self.quick: dict[type, str] = {} if streams else self.member
         names = list(inspect.signature(self.func).parameters)
         self.first = names[1:2] == [self.param]
         self.plain = (
@@ -437,13 +444,16 @@ class EventStep:
         return Emit((message,))
 
     def _stream(self, members: list[object]) -> Outcome:
+        tags = self.member
+        if all(type(member) in tags for member in members):
+            return Emit(tuple([Message(tags[type(m)], m) for m in members]), stream=True)
         for member in members:
             if type(member) not in self.known and not isinstance(member, Event):
                 raise WorkflowRuntimeError(
                     f"Step function {self.config.name} returned a list containing "
                     f"{type(member).__name__} instead of an Event instance."
                 )
-        return Emit(tuple(self._message(member) for member in members), stream=True)
+        return Emit(tuple([self._message(member) for member in members]), stream=True)
 
     def _refuse_bare(self, kind: type) -> None:
         """A member of the declared list, alone, is most likely a forgotten pair of brackets."""
@@ -584,5 +594,3 @@ _OURS: dict[str, type[Exception]] = {
 def _failure(info: ErrorInfo, types: TypeRegistry) -> BaseException:
     ours = _OURS.get(info.type)
     return types.exception(info) if ours is None else ours(info.message)
-
-
