@@ -372,8 +372,8 @@ def test_a_question_is_shown_with_the_wait_it_belongs_to() -> None:
 
 def test_a_wait_that_its_body_gave_up_takes_no_answer() -> None:
     play = Play(StepDef("s", accepts=("Start",), timeout=10.0)).start()
-    play.ask("s", "Go")
     work = play.work("s").id
+    play.ask("s", "Go")
     assert play.feed(GivenUp(101.0, work, "k")) == [WaitDropped("w", work, 101.0, 111.0)]
     assert play.running() == ["s"]
     play.arrive("Go", 7)
@@ -383,12 +383,12 @@ def test_a_wait_that_its_body_gave_up_takes_no_answer() -> None:
 
 def test_of_two_waits_the_other_one_goes_on() -> None:
     play = Play(S).start()
-    play.ask("s", "Go")
     work = play.work("s").id
+    play.ask("s", "Go")
     play.feed(Asked(100.0, work, "k2", "w2", "Come"))
     play.feed(GivenUp(100.0, work, "k"))
-    assert play.work("s").phase == WAITING
-    assert play.work("s").partial, "its body may be busy, so it is owed after a crash"
+    assert play.run.work[work].phase == WAITING
+    assert play.run.work[work].partial, "its body may be busy, so it is owed after a crash"
     play.arrive("Come")
     assert play.running() == ["s"]
 
