@@ -22,6 +22,7 @@ from stepwell import (
 )
 from stepwell.retry_policy import retry_policy, stop_after_attempt, wait_none
 from stepwell.runtime.otel import instrument, trace_of
+from stepwell.runtime.telemetry import listen
 
 
 class Middle(Event):
@@ -56,11 +57,12 @@ def spans():
 async def test_a_run_is_one_trace_with_a_span_per_attempt_and_a_link_across_the_wait(
     spans, durable
 ):
+    asked = asyncio.Event()
+    stop = listen(lambda name, _: asked.set() if name == "wait.opened" else None)
     async with Engine("memory://") as engine:
         handler = Asks().run(engine=engine if durable else None)
-        await handler.started()
-        while not (handler.ctx._active and handler.ctx._active.run.waits):
-            await asyncio.sleep(0)
+        await asked.wait()
+        stop()
         await handler.answer("q", HumanResponseEvent(response="yes"))
         await handler
     found = spans.get_finished_spans()

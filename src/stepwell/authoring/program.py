@@ -87,6 +87,9 @@ class Undecoded(dict[str, Any]):
         self.tag = tag
 
 
+_NOT_JSON = (PydanticSerializationError, ValueError, RecursionError)
+
+
 def _refuse(value: object) -> object:
     raise UnserializableValue("", _type_name(type(value)))
 
@@ -217,7 +220,7 @@ def _find_bad(value: object, path: str) -> tuple[str, str]:
         deeper = f"{path}.{name}" if path else name
         try:
             to_json(part, fallback=_refuse, inf_nan_mode="strings")
-        except (UnserializableValue, PydanticSerializationError, ValueError, RecursionError):
+        except _NOT_JSON:
             if part is value:
                 break
             return _find_bad(part, deeper)

@@ -1,10 +1,10 @@
 """OpenTelemetry spans for runs (the extra `otel`).
 
-All spans of a run are in one trace, whose id follows from the run's id, so what different processes
-emit for one run belongs together without anything being passed between them. A step's span lasts as
-long as its body is busy: when the body waits, the span ends, and the one that goes on after the wait
-has a link to it. The run's own span is emitted once, when the run ends. A run that was started
-inside a span has a link to that.
+All spans of a run are in one trace, whose id follows from the run's id, so what different
+processes emit for one run belongs together without anything being passed between them. A step's
+span lasts as long as its body is busy: when the body waits, the span ends, and the one that goes
+on after the wait has a link to it. The run's own span is emitted once, when the run ends. A run
+that was started inside a span has a link to that.
 
 Metrics can be made of the same events by a listener of one's own (`stepwell.runtime.telemetry`).
 """

@@ -131,6 +131,7 @@ class ActiveRun:
         "clock",
         "definition",
         "durable",
+        "held",
         "ending",
         "ledger",
         "loop",
@@ -174,6 +175,7 @@ class ActiveRun:
         self.thread = threading.get_ident()
         self.base = contextvars.copy_context()
         self.attempts: dict[int, Attempt] = {}
+        self.held = False  # start no more bodies: this process lets go of the run
         self._log: StreamLog | None = None
         self._ready: deque[Attempt] = deque()
         self.children: list[ActiveRun] | None = None
@@ -295,6 +297,8 @@ class ActiveRun:
     # --- performing ------------------------------------------------------------------------------
 
     def _launch(self, work: Work) -> None:
+        if self.held:
+            return  # it stays owed, and is started where the run goes on
         attempt = Attempt(self, work, self.program.handlers[work.step])
         self.attempts[work.id] = attempt
         self._ready.append(attempt)

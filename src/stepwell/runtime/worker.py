@@ -33,7 +33,7 @@ from stepwell.kernel.inputs import (
     Wrote,
 )
 from stepwell.kernel.journal import Entry, Published, RunEnded, RunParked, StateEdited, WaitOpened
-from stepwell.kernel.run import EVOLVE, Run, pending
+from stepwell.kernel.run import EVOLVE, RUNNING, Run, pending
 from stepwell.runtime import codec
 from stepwell.runtime.identity import host_of_this_process, is_dead
 from stepwell.runtime.ledger import RunLedger
@@ -124,11 +124,19 @@ class Worker:
             logger.warning("the worker could not sign off, its lease has to run out: %s", error)
 
     async def _drain(self, grace: float) -> None:
-        end = self.clock.now() + grace
-        while self.clock.now() < end and any(
-            ledger.active is not None and ledger.active.run.busy for ledger in self.runs.values()
-        ):
-            await asyncio.sleep(min(0.02, grace))
+        """Give the bodies that are busy `grace` seconds to end; no others are started."""
+        bodies: list[asyncio.Task[None]] = []
+        for ledger in self.runs.values():
+            active = ledger.active
+            if active is not None:
+                active.held = True
+                bodies.extend(
+                    attempt.task
+                    for attempt in active.attempts.values()
+                    if attempt.task is not None and attempt.work.phase == RUNNING
+                )
+        if bodies:
+            await asyncio.wait(bodies, timeout=grace)
 
     async def _quiesce(self, ledger: RunLedger) -> None:
         """Stop the run's bodies and wait for what is being committed."""
