@@ -23,7 +23,8 @@ _STATUSES = [status.value for status in RunStatus]
     "--status",
     multiple=True,
     type=click.Choice([*_STATUSES, "live", "ended"]),
-    help="Only runs with this status; may be given several times.",
+    metavar="STATUS",
+    help=f"Only these; may be given several times: {', '.join(_STATUSES)}, live, ended.",
 )
 @click.option("--parent", metavar="RUN", help="Only children of this run.")
 @click.option("--correlation", metavar="WORD", help="Only runs with this correlation.")

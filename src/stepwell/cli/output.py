@@ -72,10 +72,11 @@ def _console(file: IO[str]) -> Console:
     )
 
 
-def document(value: object) -> None:
-    """Write one JSON document to standard output."""
-    sys.stdout.write(pretty(value) + "\n")
-    sys.stdout.flush()
+def document(value: object, file: IO[str] | None = None) -> None:
+    """Write one JSON document to standard output (or another file)."""
+    out = sys.stdout if file is None else file
+    out.write(pretty(value) + "\n")
+    out.flush()
 
 
 def json_line(value: object, file: IO[str] | None = None) -> None:

@@ -186,6 +186,7 @@ class Start:
         self.program: Program = self.workflow.compiled()
         self.message: Message = self._message(fields)
         self.console: Console = output.stderr()
+        self.out = sys.stdout  # while the run lasts, what its steps print goes elsewhere
 
     @property
     def name(self) -> str:
@@ -337,7 +338,7 @@ class Start:
         if settings().json:
             self._document(run_id, status, ended.result, error, began)
         elif not failed:
-            output.document(ended.result)
+            output.document(ended.result, self.out)
         return Exit.FAILED if failed else Exit.OK
 
     def _document(
@@ -354,7 +355,8 @@ class Start:
                     "result": result,
                     "error": error,
                     "seconds": round(time.time() - began, 6),
-                }
+                },
+                self.out,
             )
 
     def _tell_failure(self, ended: Ended, run_id: str) -> None:
