@@ -364,7 +364,7 @@ class Worker:
             data = json.loads(loaded.snapshot.data)
             run = restore(data["run"], types)
             if data["state"] is not None:
-                state = InMemoryStateStore.from_encoded(
+                state = InMemoryStateStore[Any].from_encoded(
                     data["state"], state_type, program.serializer
                 )
         for row in loaded.rows:

@@ -26,7 +26,7 @@ from stepwell.authoring.events.shape import GraphCheck, parse_graph_checks
 from stepwell.authoring.events.signature import Execution, StepConfig, StepFunction, inspect_step
 from stepwell.authoring.events.workflow import WorkflowBase
 from stepwell.errors import WorkflowValidationError
-from stepwell.retry import RetryPolicy
+from stepwell.retry import SeedlessRetryPolicy
 
 __all__ = ["catch_error", "step"]
 
@@ -43,7 +43,7 @@ def step(
     *,
     workflow: type[WorkflowBase[Any, Any, Any]] | None = None,
     num_workers: int = 4,
-    retry_policy: RetryPolicy | None = None,
+    retry_policy: SeedlessRetryPolicy | None = None,
     skip_graph_checks: Iterable[GraphCheck] | None = None,
     accept_event_subclasses: bool = False,
     timeout: float | timedelta | None = None,
@@ -56,7 +56,7 @@ def step(
     *,
     workflow: type[WorkflowBase[Any, Any, Any]] | None = None,
     num_workers: int = 4,
-    retry_policy: RetryPolicy | None = None,
+    retry_policy: SeedlessRetryPolicy | None = None,
     skip_graph_checks: Iterable[GraphCheck] | None = None,
     accept_event_subclasses: bool = False,
     timeout: float | timedelta | None = None,

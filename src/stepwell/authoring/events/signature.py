@@ -48,7 +48,7 @@ from stepwell.authoring.events.model import Event, WorkflowErrorEvent
 from stepwell.authoring.events.resources import ResourceDefinition, ResourceDescriptor
 from stepwell.authoring.events.returns import NO_ASYNC_ITERATORS, read_returns
 from stepwell.errors import WorkflowValidationError
-from stepwell.retry import RetryPolicy
+from stepwell.retry import SeedlessRetryPolicy
 
 __all__ = [
     "EventKind",
@@ -150,7 +150,7 @@ class StepConfig:
     tuple_return: bool
     tuple_returns: tuple[type[Any], ...] = ()
     num_workers: int = 4
-    retry_policy: RetryPolicy | None = None
+    retry_policy: SeedlessRetryPolicy | None = None
     timeout: float | None = None
     execution: Execution = "async"
     accept_event_subclasses: bool = False
