@@ -5,6 +5,7 @@ A name counts as described when it stands in code font in the section that is ab
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Iterable
@@ -84,7 +85,9 @@ CASES: list[tuple[str, str | None, Iterable[str]]] = [
 
 
 @pytest.mark.parametrize(
-    "page, heading, names", CASES, ids=[f"{page}-{heading}-{n}" for n, (page, heading, _) in enumerate(CASES)]
+    "page, heading, names",
+    CASES,
+    ids=[f"{page}-{heading}-{n}" for n, (page, heading, _) in enumerate(CASES)],
 )
 def test_public_names_are_described(page: str, heading: str | None, names: Iterable[str]) -> None:
     missing = sorted(set(names) - described(page, heading))
@@ -131,3 +134,25 @@ def test_the_glossary_has_the_words_of_the_project() -> None:
         "waiting parked completed failed cancelled timed_out"
     )
     assert [w for w in words.split() if f"**{w}**" not in text] == []
+
+
+def rows(page: str) -> dict[str, list[str]]:
+    """The rows of a reference page's tables, by the word in code font that they start with."""
+    text = read(REFERENCE / page).prose
+    found = re.findall(r"^\| `(\w+)` \| (.*) \|$", text, re.MULTILINE)
+    return {name: rest.split(" | ") for name, rest in found}
+
+
+def test_the_table_of_entries_says_what_the_code_says() -> None:
+    table = rows("journal.md")
+    for tag, kind in TAGS.items():
+        names = ", ".join(f"`{f.name}`" for f in dataclasses.fields(kind))
+        assert table[tag][:2] == [kind.__name__, names], tag
+
+
+def test_the_table_of_errors_says_what_the_code_says() -> None:
+    table = rows("errors.md")
+    for name in stepwell.errors.__all__:
+        if name != "Whose":
+            kind = getattr(stepwell.errors, name)
+            assert table[name][:2] == [f"`{kind.code}`", kind.whose], name

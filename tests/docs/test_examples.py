@@ -52,7 +52,11 @@ def test_examples_run_and_print_what_is_said(page: Page, tmp_path: Path) -> None
     done = subprocess.run(
         [sys.executable, "-W", "error", "page.py"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.environ.get("DOCS_SRC", str(ROOT / "src")), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.environ.get("DOCS_SRC", str(ROOT / "src")),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
         capture_output=True,
         text=True,
         timeout=100,
@@ -79,5 +83,7 @@ def test_the_first_workflow_of_the_readme_has_fifteen_lines_at_most() -> None:
 
 
 def test_the_readme_has_exactly_two_set_up_commands() -> None:
-    text = pages()[0].prose + "\n" + "".join(b.text for b in pages()[0].blocks if b.language == "sh")
+    text = (
+        pages()[0].prose + "\n" + "".join(b.text for b in pages()[0].blocks if b.language == "sh")
+    )
     assert set(re.findall(r"^make (\w+)", text, re.MULTILINE)) == {"demo", "test"}
