@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 import pytest
+from tests.docs.pages import ROOT, read
 
 import stepwell
 import stepwell.errors
@@ -25,7 +26,6 @@ from stepwell.handler import WorkflowHandler
 from stepwell.runtime.codec import TAGS
 from stepwell.runtime.views import RunInfo, WaitInfo, Why
 from stepwell.stores.base import Store
-from tests.docs.pages import ROOT, read
 
 REFERENCE = ROOT / "docs" / "reference"
 
@@ -130,8 +130,8 @@ def test_the_glossary_has_the_words_of_the_project() -> None:
     text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
     words = (
         "workflow definition program run step attempt event outcome input entry journal snapshot "
-        "pending signal wait timer lease turn worker queue store engine surface host queued running "
-        "waiting parked completed failed cancelled timed_out"
+        "pending signal wait timer lease turn worker queue store engine surface host queued "
+        "running waiting parked completed failed cancelled timed_out"
     )
     assert [w for w in words.split() if f"**{w}**" not in text] == []
 

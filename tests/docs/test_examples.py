@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from tests.docs.pages import ROOT, Block, Page, pages
 
 MARK = "\x1e"
@@ -74,7 +73,8 @@ def test_blocks_say_what_they_are(page: Page) -> None:
         assert block.language in LANGUAGES, f"{page.name}, line {block.line}"
         if block.language == "output":
             before = page.blocks[number - 1]
-            assert number and before.language == "python", f"{page.name}, line {block.line}"
+            assert number, f"{page.name}, line {block.line}"
+            assert before.language == "python", f"{page.name}, line {block.line}"
 
 
 def test_the_first_workflow_of_the_readme_has_fifteen_lines_at_most() -> None:

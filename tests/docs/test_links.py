@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
+from tests.docs.pages import ROOT, Page, links, pages, read
 
 from stepwell.cli.main import cli
-from tests.docs.pages import ROOT, Page, links, pages, read
 
 BY_PATH = {page.path: page for page in pages()}
 
