@@ -172,7 +172,7 @@ def epilogue(fine: bool, run: str, folder: Path, screen: Screen) -> bool:
     if not fine:
         screen.say("Something above was not as it should be. Please report it.", "bad", indent=3)
     screen.line(f"   export STEPWELL_STORE={folder / 'demo.db'}")
-    for command in ("ls", f"show {run}"):
+    for command in ("ls", f"show {run}", f"logs {run}", "graph stepwell.demo.research:Research"):
         screen.line(f"   .venv/bin/stepwell {command}")
     screen.line(f"   cat {folder / 'outside.jsonl'}")
     screen.line("   less src/stepwell/demo/research.py   # the workflow")
