@@ -168,7 +168,6 @@ MALFORMED = [
     '[["done",7.5]]',
     '[["run","late"]]',
     '[["run",null,[]]]',
-    '[["add",1,"s",null,1,null]]',
     '[["add",1,"s","AB",1,null]]',
     '[["add",1,"s",["A"],1,null]]',
     '[["add",1,"s",[7,{}],1,null]]',

@@ -160,7 +160,7 @@ class History:
 
     def _added(self, entry: WorkAdded) -> Work:
         given = entry.message
-        tags = (given.tag,) if isinstance(given, Message) else tuple(m.tag for m in given)
+        tags = (given.tag,) if isinstance(given, Message) else tuple(m.tag for m in given or ())
         work = Work(entry.id, entry.step, tags, entry.at)
         if entry.begun:
             work.status = "running"

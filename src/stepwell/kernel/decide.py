@@ -335,7 +335,7 @@ def _add(
     d: Definition,
     run: Run,
     step: StepDef,
-    m: Message | tuple[Message, ...],
+    m: Message | tuple[Message, ...] | None,
     at: float,
     stream: int = 0,
     index: int = 0,
@@ -374,10 +374,9 @@ def _join(
     if join.kind == "all_of":
         if len(state.slots) == len(join.slots) and all(state.slots.values()):
             heads = [state.slots[slot][0] for slot in range(len(join.slots))]
-            members = tuple(message for _, message, _ in heads)
             merged = _merged(used for _, _, used in heads)
             yield JoinReleased(step.name, stream)
-            yield from _add(d, run, step, members, at, stream, index, merged)
+            yield from _add(d, run, step, None, at, stream, index, merged)
     elif join.take is not None and len(state.slots[0]) >= join.take:
         yield from _release(d, run, step, stream, at)
 
@@ -386,13 +385,11 @@ def _release(d: Definition, run: Run, step: StepDef, stream: int, at: float) -> 
     """A collection is complete: `step` runs once with it, one level up."""
     opened = cast("dict[int, Stream]", run.streams)[stream]
     state = (run.joins or {}).get((step.name, stream))
-    members = list(state.slots.get(0, ())) if state is not None else []
-    if step.join is not None and step.join.order == "input":
-        members.sort(key=lambda member: member[0])
-    yield JoinReleased(step.name, stream, over=True)
-    messages = tuple(message for _, message, _ in members)
+    members = state.slots.get(0, ()) if state is not None else ()
+    by_index = step.join is not None and step.join.order == "input"
     merged = _merged((opened.recoveries, *(used for _, _, used in members)))
-    yield from _add(d, run, step, messages, at, opened.parent, opened.index, merged)
+    yield JoinReleased(step.name, stream, True, by_index)
+    yield from _add(d, run, step, None, at, opened.parent, opened.index, merged)
 
 
 def _merged(parts: Iterable[Mapping[str, int] | None]) -> Mapping[str, int] | None:

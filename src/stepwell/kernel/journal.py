@@ -25,12 +25,12 @@ class RunStarted:
 
 @dataclass(slots=True)
 class WorkAdded:
-    """`step` owes one run with this input; `begun` says that its first attempt starts now.
-    `not_before` holds it back until then."""
+    """`step` owes one run with this input (None: what the join released just before); `begun` says
+    that its first attempt starts now. `not_before` holds it back until then."""
 
     id: int
     step: str
-    message: Message | tuple[Message, ...]
+    message: Message | tuple[Message, ...] | None
     begun: bool
     at: float
     deadline: float | None = None
@@ -98,11 +98,13 @@ class Joined:
 @dataclass(slots=True)
 class JoinReleased:
     """A join gave its members away: one of each slot, or, when it is `over`, all it will ever
-    give at this stream level."""
+    give at this stream level; `by_index` in the order of the list that opened the stream. The work
+    that is added next gets them, so they stand in the journal once."""
 
     step: str
     stream: int
     over: bool = False
+    by_index: bool = False
 
 
 @dataclass(slots=True)

@@ -195,6 +195,7 @@ class Run:
     failed_after: tuple[int, float] = (0, 0.0)
     parked_at: float = 0.0
     orphans: dict[str, tuple[int, str]] | None = None
+    released: tuple[Message, ...] = ()
 
     @property
     def status(self) -> RunStatus:
@@ -317,7 +318,10 @@ def _work_added(run: Run, e: WorkAdded) -> None:
         run.busy += 1
     else:
         phase = DELAYED
-    work = Work(id, e.step, e.message, phase, e.stream, e.index)
+    message = e.message
+    if message is None:
+        message, run.released = run.released, ()
+    work = Work(id, e.step, message, phase, e.stream, e.index)
     run.work[id] = work
     if e.recoveries is not None:
         work.recoveries = dict(e.recoveries)
@@ -485,15 +489,18 @@ def _join_released(run: Run, e: JoinReleased) -> None:
         joins = run.joins = {}
     key = (e.step, e.stream)
     join = joins.get(key)
+    slots = {} if join is None else join.slots
     if not e.over:
         # An AND-join gives one of each slot away and goes on.
-        if join is not None:
-            for slot in join.slots.values():
-                slot.popleft()
-            if not any(join.slots.values()):
-                del joins[key]
+        run.released = tuple([slots[number].popleft()[1] for number in sorted(slots)])
+        if not any(slots.values()):
+            joins.pop(key, None)
     else:
         # A collection is over; late members of its stream must find it so.
+        members = slots.get(0, ())
+        if e.by_index:
+            members = sorted(members, key=lambda member: member[0])
+        run.released = tuple([message for _, message, _ in members])
         joins[key] = JoinState(released=True)
         _note_join(run, e.step, e.stream)
 

@@ -303,6 +303,7 @@ def _optional(read: Reader) -> Reader:
 _KINDS: dict[str, tuple[Writer, Reader]] = {
     "Message": (write_message, read_message),
     "Message | tuple[Message, ...]": (_write_input, _read_input),
+    "Message | tuple[Message, ...] | None": (_write_input, _read_input),
     "Sequence[Message]": (_write_messages, _read_messages),
     "ErrorInfo": (_write_error, _read_error),
     "object": (_write_answer, _optional(read_message)),

@@ -252,7 +252,7 @@ def _shown(entry: Entry, program: Program, *, internal: bool) -> list[tuple[obje
 def _internal(entry: Entry) -> list[object]:
     match entry:
         case WorkAdded(begun=begun, step=step, message=message):
-            name = "tuple" if isinstance(message, tuple) else message.tag
+            name = message.tag if isinstance(message, Message) else "CollectionReleaseEvent"
             state = StepState.RUNNING if begun else StepState.PREPARING
             worker = str(entry.id) if begun else "<enqueued>"
             return [_changed(step, state, worker, name)]

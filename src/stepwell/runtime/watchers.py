@@ -60,8 +60,8 @@ class Workers:
                 del taken[number]
 
 
-def _input_type(message: Message | tuple[Message, ...]) -> type:
-    if isinstance(message, tuple):
+def _input_type(message: Message | tuple[Message, ...] | None) -> type:
+    if not isinstance(message, Message):
         return CollectionReleaseEvent
     kind = type(message.payload)
     return StepFailedEvent if kind is Failure else kind
