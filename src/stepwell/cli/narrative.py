@@ -31,6 +31,8 @@ def told(entry: Entry) -> str:
             begun = "" if entry.begun else ", queued"
             if isinstance(given, Message):
                 return f"#{id} {step} gets {message(given)}{begun}"
+            if given is None:
+                return f"#{id} {step} gets what was brought together{begun}"
             tags = ", ".join(dict.fromkeys(m.tag for m in given))
             return f"#{id} {step} gets {len(given)} events ({tags}){begun}"
         case AttemptFailed(id=id, error=failure, retry_at=at):
