@@ -147,7 +147,10 @@ def test_the_table_of_entries_says_what_the_code_says() -> None:
     table = rows("journal.md")
     for tag, kind in TAGS.items():
         names = ", ".join(f"`{f.name}`" for f in dataclasses.fields(kind))
-        assert table[tag][:2] == [kind.__name__, names], tag
+        wanted = (
+            f"| `{tag}` | {kind.__name__} | {names} | {' '.join((kind.__doc__ or '').split())} |"
+        )
+        assert table.get(tag, [])[:2] == [kind.__name__, names], f"write: {wanted}"
 
 
 def test_the_table_of_errors_says_what_the_code_says() -> None:

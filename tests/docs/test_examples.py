@@ -18,7 +18,7 @@ from tests.docs.pages import ROOT, Block, Page, pages
 
 MARK = "\x1e"
 PAGES = [page for page in pages() if any(b.language == "python" for b in page.blocks)]
-LANGUAGES = {"python", "output", "text", "sh", "mermaid", "json", "toml", "sql", "yaml"}
+LANGUAGES = {"python", "output", "text", "sh", "console", "mermaid", "json", "toml", "sql", "yaml"}
 
 
 def expected(page: Page) -> list[tuple[Block, str]]:
