@@ -114,7 +114,8 @@ def flags() -> list[tuple[str, str]]:
 
 
 def test_every_command_and_flag_is_described() -> None:
-    text = (REFERENCE / "cli.md").read_text(encoding="utf-8")
+    pages = (REFERENCE / "cli.md", REFERENCE / "names.md")
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
     missing = {flag for _, flag in flags() if not re.search(rf"{flag}\b", text)}
     missing |= {f"stepwell {c}" for c, _ in flags() if c and f"stepwell {c}" not in text}
     assert sorted(missing) == []
