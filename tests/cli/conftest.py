@@ -6,7 +6,7 @@ import asyncio
 import importlib
 import json
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,7 +176,7 @@ def waiting_run(url: str, workflow: Any, run_id: str) -> str:
 
     async def begin(engine: Engine) -> str:
         handler = await engine.start(workflow, run_id=run_id)
-        async with aclosing(cast("AsyncIterator[object] | Any", handler.stream_events())) as events:
+        async with aclosing(cast(Any, handler.stream_events())) as events:
             async for event in events:
                 if isinstance(event, InputRequiredEvent):
                     break

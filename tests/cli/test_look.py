@@ -201,6 +201,11 @@ def test_logs_tell_what_a_run_did(runs: str, run_cli: Cli) -> None:
     assert said[-1].endswith("ended     failed ValueError: no good")
 
 
+def test_logs_say_what_a_join_brought_together(runs: str, run_cli: Cli) -> None:
+    said = run_cli("logs", "fine").out
+    assert re.search(r"send #\d+ begins with 12 x Packed$", said, re.MULTILINE)
+
+
 def test_logs_as_json_lines_can_be_gone_on_with(runs: str, run_cli: Cli) -> None:
     lines = run_cli("logs", "fine", "--json").lines
     assert lines[-1]["kind"] == "ended"

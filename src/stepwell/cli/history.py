@@ -7,6 +7,7 @@ This module decides nothing about a run: it only tells what was decided.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -17,6 +18,8 @@ from stepwell.kernel.journal import (
     AttemptFailed,
     ChildStarted,
     Entry,
+    Joined,
+    JoinReleased,
     RunEnded,
     ScopeEntered,
     WaitEnded,
@@ -107,6 +110,10 @@ class History:
     children: list[ChildStarted] = field(default_factory=list[ChildStarted])
     ended: RunEnded | None = None
     _waits: dict[str, int] = field(default_factory=dict[str, int])
+    _joins: dict[tuple[str, int], dict[int, deque[str]]] = field(
+        default_factory=dict[tuple[str, int], dict[int, deque[str]]]
+    )
+    _released: tuple[str, ...] = ()
 
     def read(self, entry: Entry, at: float) -> Work | None:
         """Take in what happened at `at`; returns the work that it happened to."""
@@ -147,6 +154,11 @@ class History:
                     if owner.status == "waiting" and not owner.waited:
                         owner.status = "queued"
                 return owner
+            case Joined(step=step, stream=stream, slot=slot):
+                slots = self._joins.setdefault((step, stream), {})
+                slots.setdefault(slot, deque()).append(entry.message.tag)
+            case JoinReleased():
+                self._release(entry)
             case ChildStarted():
                 self.children.append(entry)
             case ScopeEntered():
@@ -158,9 +170,21 @@ class History:
                 pass
         return None
 
+    def _release(self, entry: JoinReleased) -> None:
+        """What the join gives to the work that is added next: tags only."""
+        slots = self._joins.get((entry.step, entry.stream), {})
+        if entry.over:
+            self._released = tuple(slots.get(0, ()))
+            self._joins.pop((entry.step, entry.stream), None)
+        else:
+            self._released = tuple(slots[slot].popleft() for slot in sorted(slots) if slots[slot])
+
     def _added(self, entry: WorkAdded) -> Work:
         given = entry.message
-        tags = (given.tag,) if isinstance(given, Message) else tuple(m.tag for m in given or ())
+        if isinstance(given, Message):
+            tags: tuple[str, ...] = (given.tag,)
+        else:
+            tags = self._released if given is None else tuple(m.tag for m in given)
         work = Work(entry.id, entry.step, tags, entry.at)
         if entry.begun:
             work.status = "running"

@@ -159,8 +159,12 @@ class Worker:
 
     # --- looking for work ------------------------------------------------------------------------
 
+    def _offered(self) -> tuple[str, ...]:
+        """The workflows whose runs others may expect this worker to advance."""
+        return tuple(self.programs) if self.claims else ()
+
     async def _register(self) -> None:
-        names = tuple(self.programs)
+        names = self._offered()
         now = self.clock.now()
         await self.store.register(
             WorkerRow(self.id, self._host, os.getpid(), now + self.lease, names)
@@ -225,7 +229,7 @@ class Worker:
             await self._wake.wait()
             self._wake.clear()
             try:
-                if self._registered != tuple(self.programs):
+                if self._registered != self._offered():
                     await self._register()
                 await self._look()
             except StoreError as error:
