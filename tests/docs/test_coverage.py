@@ -23,6 +23,7 @@ import stepwell.retry_policy
 from stepwell import Collect, Context, Engine, Workflow, catch_error, step
 from stepwell.cli.main import cli
 from stepwell.handler import WorkflowHandler
+from stepwell.runtime import telemetry
 from stepwell.runtime.codec import TAGS
 from stepwell.runtime.views import RunInfo, WaitInfo, Why
 from stepwell.stores.base import Store
@@ -160,3 +161,11 @@ def test_the_table_of_errors_says_what_the_code_says() -> None:
         if name != "Whose":
             kind = getattr(stepwell.errors, name)
             assert table[name][:2] == [f"`{kind.code}`", kind.whose], name
+
+
+def test_every_event_of_telemetry_is_described() -> None:
+    catalogue = (telemetry.__doc__ or "").split("Every event")[0]
+    names = set(re.findall(r"\b[a-z]+\.[a-z]+\b", catalogue))
+    text = (ROOT / "docs" / "how-to" / "observe.md").read_text(encoding="utf-8")
+    assert len(names) > 10
+    assert sorted(name for name in names if f"`{name}`" not in text) == []
