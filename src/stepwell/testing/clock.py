@@ -324,11 +324,21 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def hopeless(self) -> NothingLeft:
         """What to raise when nothing will ever happen again."""
-        tasks = "".join(f"\n  {task!r}" for task in asyncio.all_tasks(self))
+        tasks = "".join(f"\n  {task.get_name()}: {_where(task)}" for task in asyncio.all_tasks(self))
         return NothingLeft(
             "the code under test waits for something that can never come: no timer is set and no "
             f"thread or store is at work. Tasks that wait:{tasks}"
         )
+
+
+def _where(task: asyncio.Task[Any]) -> str:
+    """Where a task waits: its coroutines, from the outermost to the innermost."""
+    places: list[str] = []
+    coroutine: Any = task.get_coro()
+    while (frame := getattr(coroutine, "cr_frame", None)) is not None:
+        places.append(f"{frame.f_code.co_qualname} (line {frame.f_lineno})")
+        coroutine = coroutine.cr_await
+    return " > ".join(places) or repr(task)
 
 
 class _Later(Coroutine[Any, Any, T]):
