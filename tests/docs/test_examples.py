@@ -53,7 +53,7 @@ def test_examples_run_and_print_what_is_said(page: Page, tmp_path: Path) -> None
         cwd=tmp_path,
         env={
             **os.environ,
-            "PYTHONPATH": os.environ.get("DOCS_SRC", str(ROOT / "src")),
+            "PYTHONPATH": str(ROOT / "src"),
             "PYTHONDONTWRITEBYTECODE": "1",
         },
         capture_output=True,
