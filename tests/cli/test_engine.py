@@ -89,6 +89,7 @@ async def test_an_engine_that_is_no_worker_leaves_what_it_starts_to_workers(
         why = await onlooker.why("r")
         assert f"running on worker {engine.worker_id}: " in why.sentence
         assert "side (attempt 1, for " in why.sentence
+        await engine.stop(0.0)
     assert "no live worker knows" in (await onlooker.why("r")).sentence
 
 

@@ -51,6 +51,8 @@ class Gate(Workflow):
 
 DEADLINE = 20.0
 
+IN_MEMORY = {"STEPWELL_STORE": "memory://"}
+
 
 @pytest.fixture
 def start(
@@ -145,7 +147,6 @@ def test_a_second_signal_ends_a_worker_at_once_and_loses_nothing(
     worker.send_signal(signal.SIGINT)
     assert worker.wait(DEADLINE) == 130
     Path("open").touch()
-    assert run_cli("run", "gate:Gate", "--key", "other").json == "through"
     follow = start("logs", "-f", "g", "--json")
     other = start("worker", "gate", "--json")
     assert until(follow, kind="ended")["status"] == "completed"
@@ -167,7 +168,7 @@ def test_followers_see_what_another_process_does_as_it_does_it(start: Start, run
 
 
 def test_an_interrupted_run_in_memory_is_cancelled(start: Start) -> None:
-    run = start("run", "gate:Gate", env={**os.environ, "STEPWELL_STORE": "memory://"})
+    run = start("run", "gate:Gate", env={**os.environ, **IN_MEMORY})
     assert run.stderr is not None
     for line in run.stderr:
         if "wait started" in line:
@@ -189,6 +190,37 @@ def test_an_interrupted_run_in_a_store_stays_there(start: Start, run_cli: Cli, u
     assert run_cli("show", "g", "--json").json["status"] == "running"
 
 
+def test_a_step_in_a_thread_that_will_not_end_holds_nobody_up(start: Start) -> None:
+    Path("stubborn.py").write_text(
+        "import threading\n"
+        "from stepwell import StartEvent, StopEvent, Workflow, step\n"
+        "class Stubborn(Workflow):\n"
+        "    @step\n"
+        "    def work(self, ev: StartEvent) -> StopEvent:\n"
+        "        threading.Event().wait()\n"
+        "        return StopEvent()\n"
+    )
+    run = start(
+        "run", "stubborn:Stubborn", "--timeout-wait", "0.1", env={**os.environ, **IN_MEMORY}
+    )
+    assert run.wait(DEADLINE) == 5
+    assert run.stderr is not None
+    assert "it was cancelled, and nothing of it is kept" in run.stderr.read()
+
+
+def test_ctrl_c_while_following_is_no_error(start: Start, run_cli: Cli) -> None:
+    run_cli("run", "gate:Gate", "--detach", "--id", "g")
+    run_cli("signal", "g", "Hello")
+    with_worker = start("worker", "gate", "--json")
+    follow = start("logs", "-f", "g", "--json")
+    until(follow, kind="step", step="wait")
+    follow.send_signal(signal.SIGINT)
+    assert follow.wait(DEADLINE) == 130
+    assert follow.stderr is not None
+    assert follow.stderr.read() == ""
+    with_worker.kill()
+
+
 class Terminal:
     """A terminal of 80 columns with a process at it; its standard output is a pipe."""
 
@@ -200,7 +232,7 @@ class Terminal:
             *args,
             stdin=other,
             stderr=other,
-            env={**os.environ, "TERM": "xterm-256color", "STEPWELL_STORE": "memory://", **env},
+            env={**os.environ, "TERM": "xterm-256color", **IN_MEMORY, **env},
         )
         os.close(other)
 
@@ -258,7 +290,7 @@ def test_a_fan_out_is_drawn_with_a_bar(start: Start) -> None:
 
 
 def test_the_end_of_input_leaves_a_question_open(start: Start) -> None:
-    terminal = Terminal(start, "run", "shop:Ask", "--timeout-wait", "1", env={})
+    terminal = Terminal(start, "run", "shop:Ask", "--timeout-wait", "0.5", env={})
     terminal.read_until("> ")
     terminal.type("\x04")
     terminal.read_until("not done within")

@@ -7,10 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import os
+import sys
+import threading
+import time
 from collections.abc import AsyncGenerator, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
+
+import click
 
 from stepwell.cli.errors import CommandError, NoStore
 from stepwell.cli.options import Exit
@@ -22,18 +29,55 @@ from stepwell.stores.registry import open_store
 
 T = TypeVar("T")
 
+_STEPS = "stepwell-step"
+"""How the names of threads begin that run steps."""
+
+_THREAD_GRACE = 0.5
+"""Seconds that threads have to end when nothing is left to be done."""
+
 _SEARCHED = 20_000
 """How many of the newest runs are searched for one whose id begins as typed."""
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Run a command's coroutine to its end."""
+    """Run a command's coroutine to its end, or to Ctrl-C."""
     try:
         return asyncio.run(work)
     except KeyboardInterrupt:
-        raise CommandError(
-            "interrupted", hint="Nothing that was accepted before is lost.", exit=Exit.INTERRUPTED
-        ) from None
+        raise click.exceptions.Exit(Exit.INTERRUPTED) from None
+
+
+def run_steps(work: Coroutine[Any, Any, Exit]) -> Exit:
+    """`run_async` for a command that runs steps, whose threads may go on for ever.
+
+    A thread can't be stopped, and Python waits for every one before it ends. When all is said and
+    done, and a step that was given up still has one, the process is ended over its head.
+    """
+    return run_async(_with_threads(work))
+
+
+async def _with_threads(work: Coroutine[Any, Any, Exit]) -> Exit:
+    executor = ThreadPoolExecutor(thread_name_prefix=_STEPS)
+    asyncio.get_running_loop().set_default_executor(executor)
+    code = await work
+    executor.shutdown(wait=False, cancel_futures=True)
+    end = time.monotonic() + _THREAD_GRACE
+    for thread in threading.enumerate():
+        if thread.name.startswith(_STEPS):
+            thread.join(max(0.0, end - time.monotonic()))
+            if thread.is_alive():
+                end_now(code)
+    return code
+
+
+def end_now(code: int) -> NoReturn:
+    """End the process without waiting for anything, the terminal left in order."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    if sys.stderr.isatty():
+        sys.stderr.write("\x1b[?25h")  # a picture that was being drawn had hidden the cursor
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def store_at(url: str) -> Store:

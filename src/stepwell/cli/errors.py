@@ -92,8 +92,6 @@ def exit_code(error: BaseException) -> Exit | None:
             return Exit.USAGE
         case _ if isinstance(error, _USAGE):
             return Exit.USAGE
-        case KeyboardInterrupt():
-            return Exit.INTERRUPTED
         case _:
             return None
 

@@ -90,6 +90,8 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except KeyboardInterrupt:
+            ctx.exit(130)
         except Exception as error:
             # Imported only now: reporting needs what the command needed.
             from stepwell.cli.errors import report

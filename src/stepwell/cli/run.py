@@ -21,7 +21,7 @@ from rich.text import Text
 from stepwell.authoring.program import Program
 from stepwell.cli import output
 from stepwell.cli.asking import Asker
-from stepwell.cli.engines import run_async, store_at
+from stepwell.cli.engines import end_now, run_steps, store_at
 from stepwell.cli.errors import CommandError
 from stepwell.cli.interrupts import Interrupts
 from stepwell.cli.load import load_one
@@ -115,7 +115,7 @@ def run(
         timeout_wait,
         quiet,
     )
-    ctx.exit(run_async(start.detached() if detach else start.watched()))
+    ctx.exit(run_steps(start.detached() if detach else start.watched()))
 
 
 def input_of(given: str | None, fields: tuple[str, ...]) -> dict[str, Any]:
@@ -418,4 +418,5 @@ async def _after(event: asyncio.Event, code: Exit) -> Exit:
 
 
 def _abort(_number: int) -> None:
-    raise KeyboardInterrupt
+    """The second signal: end now. What is kept is safe."""
+    end_now(Exit.INTERRUPTED)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import sys
 import time
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from stepwell.cli import output
-from stepwell.cli.engines import run_async, store_at
+from stepwell.cli.engines import end_now, run_steps, store_at
 from stepwell.cli.interrupts import Interrupts
 from stepwell.cli.load import load_all
 from stepwell.cli.logs_handler import console_logging
@@ -79,7 +78,7 @@ def worker(
     """
     if lease <= 0:
         raise click.UsageError("--lease must be above 0")
-    ctx.exit(run_async(_worker(modules, name, lease, drain_seconds, quiet, store)))
+    ctx.exit(run_steps(_worker(modules, name, lease, drain_seconds, quiet, store)))
 
 
 async def _worker(
@@ -135,7 +134,7 @@ def _greet(console: Console, engine: Engine, lease: float) -> None:
 
 def _die(_number: int) -> None:
     """The second signal: end now. What was committed is safe; the rest is taken over."""
-    os._exit(Exit.INTERRUPTED)
+    end_now(Exit.INTERRUPTED)
 
 
 class Teller:
