@@ -471,7 +471,8 @@ def _joined(run: Run, e: Joined) -> None:
     slot = join.slots.get(e.slot)
     if slot is None:
         slot = join.slots[e.slot] = deque()
-    slot.append((e.index, e.message, None if e.recoveries is None else dict(e.recoveries)))
+    used = e.recoveries
+    slot.append((e.index, e.message, used if used is None else dict(used)))
 
 
 def _note_join(run: Run, step: str, stream: int) -> None:

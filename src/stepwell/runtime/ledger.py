@@ -77,7 +77,7 @@ class RunLedger:
 
     # --- what the turn asks ----------------------------------------------------------------------
 
-    def enter(self, entries: list[Entry], at: float) -> None:
+    def enter(self, entries: Sequence[Entry], at: float) -> None:
         self._entries.extend(entries)
         self._at = at
         self._kick()

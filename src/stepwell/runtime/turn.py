@@ -83,7 +83,7 @@ class Watcher(Protocol):
 class Ledger(Protocol):
     """Keeps the entries of a durable run, and then has them performed."""
 
-    def enter(self, entries: list[Entry], at: float) -> None:
+    def enter(self, entries: Sequence[Entry], at: float) -> None:
         """Commit `entries`, decided at `at`, then call `ActiveRun.perform` with them."""
         ...
 
@@ -512,21 +512,24 @@ class ActiveRun:
                 outcome = Fail(ErrorInfo.of(error), None, final=True)
             # What this makes begin is for this runner, unless it was told to stop: a task that was
             # cancelled once is not fit for other bodies, even if its own would not stop for it.
-            self._runs = not task.cancelling()
+            self._runs = True
             try:
                 self._finished(attempt, outcome, edits)
             except Exception as bug:
                 self.broken(bug)
             if task.cancelling():
-                return
-        self._runs = False
+                break
+        if ready:
+            self._hand_over()
+        else:
+            self._runs = False
 
     def _hand_over(self) -> None:
         """Have a (further) runner for what is ready."""
         self._runs = True
         # The loop holds the task while it is ready to run, its attempt while it waits. Made by
         # hand, because an eager task factory would run bodies in the middle of a turn.
-        asyncio.Task(self._run_ready(), loop=self.loop)
+        asyncio.Task(self._run_ready(), loop=self.loop, context=self.base)
 
     def _finished(self, attempt: Attempt, outcome: Outcome, edits: Sequence[Json]) -> None:
         """A body ended."""
