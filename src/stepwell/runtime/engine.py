@@ -67,6 +67,8 @@ class Engine:
         release_after: seconds after which a run that only waits is let go of from memory.
         max_active: how many runs are held in memory at once.
         snapshot_every: journal rows of a run between two snapshots of it.
+        retention: seconds after which ended runs are deleted, with all that belongs to them, 90
+            days by default; None keeps them until `delete` or `stepwell db gc`.
         clock: the time; another one for tests.
         worker: False makes an engine that never advances runs, even of known workflows: what it
             starts and resumes is left to workers.
@@ -101,6 +103,7 @@ class Engine:
         release_after: float = 60.0,
         max_active: int = 10_000,
         snapshot_every: int = 1000,
+        retention: float | None = 90 * 86_400.0,
         clock: Clock = SYSTEM,
         worker: bool = True,
     ) -> None:
@@ -118,6 +121,7 @@ class Engine:
             release_after=release_after,
             max_active=max_active,
             snapshot_every=snapshot_every,
+            retention=retention,
             claims=worker,
         )
         self._starting: asyncio.Task[None] | None = None

@@ -71,6 +71,7 @@ class Worker:
         release_after: float,
         max_active: int,
         snapshot_every: int,
+        retention: float | None,
         claims: bool,
     ) -> None:
         self.store = store
@@ -81,6 +82,7 @@ class Worker:
         self.release_after = release_after
         self.max_active = max_active
         self.snapshot_every = snapshot_every
+        self.retention = retention
         self.claims = claims
         self.programs: dict[str, tuple[Program, object]] = {}
         self.runs: dict[str, RunLedger] = {}
@@ -184,6 +186,7 @@ class Worker:
                 await self._settle()
                 await self._look(await self._dead())
                 await self._release_idle()
+                await self._delete_expired()
             except StoreError as error:
                 logger.error("worker %s: the store is in trouble: %s", self.id, error)
 
@@ -538,6 +541,15 @@ class Worker:
                 return
             crowd -= 1
             await self.release(ledger)
+
+    async def _delete_expired(self) -> None:
+        """Delete some of the runs whose time of retention is over."""
+        if self.retention is not None and self.claims:
+            before = self.clock.now() - self.retention
+            expired = await self.store.expired(before, _BATCH)
+            if expired:
+                count = await self.store.delete(expired)
+                logger.info("deleted %s runs that ended %s s ago or more", count, self.retention)
 
     async def release(self, ledger: RunLedger) -> None:
         """Let go of a waiting run: it lives on as rows and comes back when there is something."""

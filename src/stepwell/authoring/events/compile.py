@@ -77,7 +77,13 @@ class Source:
 def compile_workflow(workflow: WorkflowBase[Any, Any, Any]) -> Program:
     """The program of a workflow instance; made once for each class and set of options."""
     plan = workflow._plan_now()  # pyright: ignore[reportPrivateUsage] - one thing in two files
-    key = (workflow.timeout, workflow.workflow_name, workflow.verbose, workflow.serializer)
+    key = (
+        workflow.timeout,
+        workflow.workflow_name,
+        workflow.workflow_version,
+        workflow.verbose,
+        workflow.serializer,
+    )
     program = plan.programs.get(key)
     if program is None:
         source = Source(
@@ -90,6 +96,7 @@ def compile_workflow(workflow: WorkflowBase[Any, Any, Any]) -> Program:
             state_type=workflow.state_type,
             serializer=workflow.serializer,
             verbose=workflow.verbose,
+            version=workflow.workflow_version,
         )
         if len(plan.programs) >= _MOST_PROGRAMS:
             plan.programs.clear()

@@ -28,7 +28,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, cast
+from typing import Any, ClassVar, Generic, cast
 
 from pydantic import BaseModel, ValidationError
 from typing_extensions import TypeVar
@@ -104,6 +104,9 @@ class WorkflowBase(Generic[Ctx, Start, End], metaclass=WorkflowMeta):
         >>> Greeting(timeout=5).start_event_class.__name__
         'StartEvent'
     """
+
+    workflow_version: ClassVar[str] = ""
+    """Free text of the author's: kept with each run, and shown with it."""
 
     def __init__(
         self,
