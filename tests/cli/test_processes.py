@@ -71,6 +71,8 @@ def start(
                 "stderr": subprocess.PIPE,
                 "stdin": subprocess.DEVNULL,
                 "text": True,
+                # Not what C code has in its environment: readline puts COLUMNS there.
+                "env": dict(os.environ),
                 **options,
             },
         )

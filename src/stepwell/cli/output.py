@@ -235,26 +235,33 @@ def facts(console: Console, rows: Iterable[tuple[str, str | Text]]) -> None:
         fact(console, name, value, width)
 
 
+def command(text: str) -> Text:
+    """A command to be copied: never wrapped by us, so that what is copied is one line."""
+    return Text(text, no_wrap=True)
+
+
 def paragraph(console: Console, head: Text, text: str) -> None:
     """A text beside a head, going on under its beginning."""
-    width = cell_len(head.plain) + 2
-    lines = textwrap.wrap(text, max(20, console.width - width), break_on_hyphens=False) or [""]
-    for number, line in enumerate(lines):
-        start = Text.assemble(head, "  ") if number == 0 else Text(" " * width)
+    width = cell_len(head.plain) + 2 if head else 0
+    for number, line in enumerate(_wrapped(text, console.width - width)):
+        start = Text.assemble(head, "  ") if head and number == 0 else Text(" " * width)
         console.print(Text.assemble(start, line), soft_wrap=True)
 
 
 def fact(console: Console, name: str, value: str | Text, width: int) -> None:
     """One name and its value."""
     text = value if isinstance(value, Text) else Text(value)
-    lines: list[str] = []
-    for line in text.plain.splitlines():
-        lines += textwrap.wrap(
-            line, max(20, console.width - width - 2), break_on_hyphens=False
-        ) or [""]
+    lines = text.plain.splitlines()
+    if not text.no_wrap:
+        lines = [part for line in lines for part in _wrapped(line, console.width - width - 2)]
     for number, line in enumerate(lines):
         head = name.ljust(width) if number == 0 else " " * width
         console.print(Text.assemble((head, "dim"), "  ", (line, text.style)), soft_wrap=True)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    lines = textwrap.wrap(text, max(20, width), break_on_hyphens=False, break_long_words=False)
+    return lines or [""]
 
 
 def error_text(error: Mapping[str, Json] | None) -> str:

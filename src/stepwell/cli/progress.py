@@ -107,6 +107,10 @@ class Progress:
             if self.on_parked is not None:
                 self.on_parked()
 
+    def mute(self) -> None:
+        """Tell nothing more, but go on counting."""
+        self._say = lambda _at, _text: None
+
     # --- steps -----------------------------------------------------------------------------------
 
     def _step(self, name: str, run: str, at: float, fields: Mapping[str, Any]) -> None:

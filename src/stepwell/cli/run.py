@@ -391,6 +391,7 @@ class Start:
         }.get(code, f"parked: {progress.parked}")
         console = self.console
         run_id = watched.handler.run_id
+        progress.mute()
         console.print(Text(why, "yellow"))
         if engine is None:
             await watched.handler.cancel_run(timeout=_CANCEL_GRACE)
@@ -399,15 +400,19 @@ class Start:
             return code
         status = (await engine.get(run_id)).status.value
         self._document(run_id, status, None, None, began)
-        console.print(f"The run stays in {engine.url}, {status}. What was committed")
-        console.print("is kept; a step that was at work starts again from its top.")
+        said = (
+            f"The run stays in {engine.url}, {status}. What was committed is kept; a step that was "
+            "at work starts again from its top."
+        )
+        output.paragraph(console, Text(""), said)
         rows: list[tuple[str, str | Text]] = [
-            ("go on", f"stepwell worker {self.target} --store {self.store}"),
-            ("look", f"stepwell why {run_id} --store {self.store}"),
-            ("end it", f"stepwell cancel {run_id} --store {self.store}"),
+            ("go on", output.command(f"stepwell worker {self.target} --store {self.store}")),
+            ("look", output.command(f"stepwell why {run_id} --store {self.store}")),
+            ("end it", output.command(f"stepwell cancel {run_id} --store {self.store}")),
         ]
         if progress.parked is not None:
-            rows[0] = ("go on", f"stepwell resume {run_id} --store {self.store}")
+            resume = f"stepwell resume {run_id} --store {self.store}"
+            rows[0] = ("go on", output.command(resume))
         output.facts(console, rows)
         return code
 

@@ -62,6 +62,6 @@ def print_waits(console: Console, run_id: str, waits: Sequence[WaitInfo]) -> Non
         rows: list[tuple[str, str | Text]] = [
             ("question" if question else "waits for", question or wait.event),
             ("until", "" if wait.due is None else output.local(wait.due)),
-            ("answer", how_to_answer(run_id, wait)),
+            ("answer", output.command(how_to_answer(run_id, wait))),
         ]
         output.facts(console, rows)
