@@ -95,7 +95,8 @@ def test_every_entry_is_read_as_it_was_written(kind: type[Any], data: st.DataObj
     row = codec.encode([entry, entry], TYPES, AT)
     again = codec.decode(row, TYPES, AT)
     assert again == [entry, entry]
-    assert codec.encode(again, TYPES, AT) == row
+    # The same values; a number may be spelt in another way.
+    assert json.loads(codec.encode(again, TYPES, AT)) == json.loads(row)
 
 
 @given(messages, st.none() | texts)
