@@ -100,7 +100,7 @@ class Engine:
         name: str | None = None,
         lease: float = 15.0,
         poll: float = 0.25,
-        release_after: float = 60.0,
+        release_after: float = 3600.0,
         max_active: int = 10_000,
         snapshot_every: int = 1000,
         retention: float | None = 90 * 86_400.0,
