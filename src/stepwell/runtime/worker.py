@@ -43,7 +43,7 @@ from stepwell.runtime.telemetry import watchers_for
 from stepwell.runtime.turn import ActiveRun
 from stepwell.stores import base
 from stepwell.stores.base import Commit, MessageRow, NewMessage, Store, WorkerRow
-from stepwell.values import Clock, RunStatus
+from stepwell.values import Clock, RunStatus, TimerHandle
 
 if TYPE_CHECKING:
     from stepwell.kernel.journal import ChildStarted
@@ -93,6 +93,7 @@ class Worker:
         self._owed: list[Commit] = []
         self._posts: set[asyncio.Task[Any]] = set()
         self._wake = asyncio.Event()
+        self._alarm: TimerHandle | None = None
         self._stopping = False
         self._registered: tuple[str, ...] | None = None
         self._renewed = 0.0
@@ -112,6 +113,7 @@ class Worker:
     async def stop(self, grace: float) -> None:
         """Claim nothing more, give bodies `grace` seconds to end, then let go of every run."""
         self._stopping = True
+        self._call_at(None)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -252,8 +254,10 @@ class Worker:
             return
         for names, room in self._room():
             await self._claim(names, room, dead)
+        # Runs there is no room for are looked at again when one that has it ends.
+        names = [name for names, room in self._room() if room > 0 for name in names]
         now = self.clock.now()
-        self._call_at(await self.store.next_due(tuple(self.programs), now))
+        self._call_at(await self.store.next_due(names, now) if names else None)
 
     async def _claim(self, names: Sequence[str], room: int, dead: Sequence[str]) -> None:
         """Take up to `room` runs of these workflows that are due."""
@@ -295,8 +299,11 @@ class Worker:
         return [(names, count) for names, count in room if names]
 
     def _call_at(self, due: float | None) -> None:
-        if due is not None:
-            self.clock.call_at(max(due, self.clock.now() + 0.001), self._wake.set)
+        """Look again at `due`, and not at the time that was set before."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        soon = self.clock.now() + 0.001
+        self._alarm = None if due is None else self.clock.call_at(max(due, soon), self._wake.set)
 
     def wake(self) -> None:
         """There may be work."""
@@ -486,8 +493,9 @@ class Worker:
         ledger.busy_since = self.clock.now()
         if ended:
             self._forget(ledger)
-            if getattr(active.owner, "num_concurrent_runs", None) is not None:
-                self._wake.set()
+            limited = getattr(active.owner, "num_concurrent_runs", None) is not None
+            if limited or len(self.runs) >= self.max_active - 1:
+                self._wake.set()  # there is room for another one
         if ended or any(
             isinstance(e, Published) or (isinstance(e, WaitOpened) and e.question is not None)
             for e in entries
