@@ -94,6 +94,7 @@ class Worker:
         self._posts: set[asyncio.Task[Any]] = set()
         self._wake = asyncio.Event()
         self._alarm: TimerHandle | None = None
+        self._alarm_at: float | None = None
         self._stopping = False
         self._registered: tuple[str, ...] | None = None
         self._renewed = 0.0
@@ -300,8 +301,11 @@ class Worker:
 
     def _call_at(self, due: float | None) -> None:
         """Look again at `due`, and not at the time that was set before."""
+        if due == self._alarm_at and (due is None or due > self.clock.now()):
+            return
         if self._alarm is not None:
             self._alarm.cancel()
+        self._alarm_at = due
         soon = self.clock.now() + 0.001
         self._alarm = None if due is None else self.clock.call_at(max(due, soon), self._wake.set)
 
