@@ -8,6 +8,7 @@ pydantic it cannot do without.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,12 @@ PEERS = {
 def seconds_to(statement: str, python: Path | str = sys.executable) -> float:
     """Seconds `statement` takes in a fresh interpreter, whose own start is not counted."""
     code = f"from time import perf_counter as p; t = p(); {statement}; print(p() - t)"
-    done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=False)
+    # Packages that pip installed come with their bytecode; so does a checkout once it was used,
+    # unless the environment forbids it.
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(
+        [str(python), "-c", code], capture_output=True, text=True, check=False, env=env
+    )
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])
     return float(done.stdout)
