@@ -61,6 +61,8 @@ class VirtualClock:
             an order that follows from it, and every order that real life could bring may come.
             None keeps the order in which things were asked for.
         patience: real seconds that a loop with nothing left to do waits for other threads.
+        limit: virtual seconds after which `run` gives up: what has to happen by itself has
+            happened in ten years, and an engine's heart would go on beating.
 
     Example:
         >>> import asyncio
@@ -78,10 +80,13 @@ class VirtualClock:
         *,
         seed: int | None = None,
         patience: float = 2.0,
+        limit: float = 3660 * 86400.0,
     ) -> None:
         self.start = start.timestamp() if isinstance(start, datetime) else float(start)
         self.seed = seed
         self.patience = patience
+        self.limit = limit
+        self._until = limit
         self.elapsed = 0.0
         self.random = None if seed is None else Random(seed)  # noqa: S311 - to be repeatable
         self._engines: list[HookedEngine] = []
@@ -177,6 +182,7 @@ class VirtualClock:
             NothingLeft: when it waits for something that can never come.
             Whatever `main` raises.
         """
+        self._until = self.elapsed + self.limit
         with asyncio.Runner(loop_factory=self._make_loop) as runner:
             return runner.run(self._main(main, arguments))
 
@@ -193,6 +199,10 @@ class VirtualClock:
 
     def _make_loop(self) -> asyncio.AbstractEventLoop:
         return VirtualLoop(self)
+
+    def over(self) -> bool:
+        """Whether `run` has gone on for longer than the limit."""
+        return self.elapsed > self._until
 
     async def _pause(self) -> None:
         """With a seed: let others go first, or not."""
@@ -317,7 +327,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
                 if not future.done():
                     future.set_result(None)
             return True
-        if timeout is None:
+        if timeout is None or self.clock.over():
             return False
         self.clock.elapsed += timeout
         return True
@@ -326,8 +336,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """What to raise when nothing will ever happen again."""
         tasks = "".join(f"\n  {task.get_name()}: {_where(task)}" for task in asyncio.all_tasks(self))
         return NothingLeft(
-            "the code under test waits for something that can never come: no timer is set and no "
-            f"thread or store is at work. Tasks that wait:{tasks}"
+            "the code under test waits for something that can never come: no timer is set (or "
+            "virtual time has run for longer than its limit) and no thread or store is at work. "
+            f"Tasks that wait:{tasks}"
         )
 
 
@@ -389,7 +400,7 @@ class _Jumping(selectors.BaseSelector):
             if events:
                 return events
         if not loop.pass_time(timeout):
-            events = self._real.select(loop.clock.patience)
+            events = self._real.select(0 if loop.clock.over() else loop.clock.patience)
             if not events:
                 raise loop.hopeless()
         return events
