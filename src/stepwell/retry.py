@@ -24,16 +24,22 @@ clock and makes the seed is not its business.
 
 from __future__ import annotations
 
-import inspect
 import math
 import random
 import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
-from datetime import datetime, timedelta
-from typing import Protocol, cast, runtime_checkable
-from weakref import WeakKeyDictionary
+from datetime import timedelta
+from typing import Protocol, cast
+
+from stepwell.policy import (
+    RetryInfo,
+    RetryPolicy,
+    SeedlessRetryPolicy,
+    next_delay,
+    seconds_of,
+)
 
 __all__ = [
     "ConstantDelayRetryPolicy",
@@ -86,45 +92,6 @@ ExceptionTypes = type[BaseException] | tuple[type[BaseException], ...]
 # --- the shapes ------------------------------------------------------------------------------
 
 
-@runtime_checkable
-class RetryPolicy(Protocol):
-    """Anything that says when a failed step is tried again.
-
-    Example:
-        >>> isinstance(retry_policy(), RetryPolicy)
-        True
-    """
-
-    def next(
-        self, elapsed_time: float, attempts: int, error: Exception, *, seed: int | None = None
-    ) -> float | None:
-        """Seconds until the next attempt, or None to give up.
-
-        Args:
-            elapsed_time: seconds since the first attempt began.
-            attempts: attempts made so far; 1 after the first failure.
-            error: what the last attempt raised.
-            seed: where jitter comes from; None draws it fresh.
-        """
-        ...
-
-
-class SeedlessRetryPolicy(Protocol):
-    """The least a policy can be: `next` without `seed`. Every RetryPolicy is one, too.
-
-    Example:
-        >>> class Once:
-        ...     def next(self, elapsed_time, attempts, error):
-        ...         return 0.5 if attempts < 2 else None
-        >>> next_delay(Once(), 0.0, 1, ValueError(), seed=7)
-        0.5
-    """
-
-    def next(self, elapsed_time: float, attempts: int, error: Exception, /) -> float | None:
-        """As `RetryPolicy.next`; the arguments come by position."""
-        ...
-
-
 class RetryCondition(Protocol):
     """Whether an error is worth another attempt."""
 
@@ -145,40 +112,7 @@ class StopCondition(Protocol):
     ) -> bool: ...
 
 
-@dataclass(frozen=True, slots=True)
-class RetryInfo:
-    """What a running step may know about its own retries.
-
-    Attributes:
-        retry_number: retries so far; 0 in the first attempt.
-        elapsed_seconds: seconds since the first attempt began.
-        last_exception: what the attempt before this one raised.
-        last_failed_at: when it did.
-
-    Example:
-        >>> RetryInfo(0, 0.0, None, None).retry_number
-        0
-    """
-
-    retry_number: int
-    elapsed_seconds: float
-    last_exception: Exception | None
-    last_failed_at: datetime | None
-
-
 # --- shared by all rules ---------------------------------------------------------------------
-
-
-def _seconds(value: object) -> float:
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if not isinstance(value, int | float):
-        raise TypeError(
-            f"A duration is a number of seconds or a timedelta, got {type(value).__name__}"
-        )
-    if math.isnan(value):
-        raise ValueError("A duration cannot be NaN")
-    return float(value)
 
 
 def _uniform(low: float, high: float, seed: int | None) -> float:
@@ -436,7 +370,7 @@ class _Wait(_Rule):
     def __post_init__(self) -> None:
         if is_dataclass(self):
             for field in fields(self):
-                _seconds(getattr(self, field.name))
+                seconds_of(getattr(self, field.name))
 
     def __call__(self, attempts: int, /, *, seed: int | None = None) -> float:
         raise NotImplementedError
@@ -470,7 +404,7 @@ class wait_fixed(_Wait):
     wait: Duration
 
     def __call__(self, attempts: int, /, *, seed: int | None = None) -> float:
-        return _seconds(self.wait)
+        return seconds_of(self.wait)
 
 
 @dataclass(frozen=True)
@@ -481,7 +415,7 @@ class wait_random(_Wait):
     max: Duration = 1.0
 
     def __call__(self, attempts: int, /, *, seed: int | None = None) -> float:
-        return _uniform(_seconds(self.min), _seconds(self.max), seed)
+        return _uniform(seconds_of(self.min), seconds_of(self.max), seed)
 
 
 @dataclass(frozen=True)
@@ -498,8 +432,8 @@ class wait_incrementing(_Wait):
     max: Duration = math.inf
 
     def __call__(self, attempts: int, /, *, seed: int | None = None) -> float:
-        wait = _seconds(self.start) + _seconds(self.increment) * attempts
-        return max(0.0, min(wait, _seconds(self.max)))
+        wait = seconds_of(self.start) + seconds_of(self.increment) * attempts
+        return max(0.0, min(wait, seconds_of(self.max)))
 
 
 @dataclass(frozen=True)
@@ -517,8 +451,8 @@ class wait_exponential(_Wait):
     min: Duration = 0.0
 
     def __call__(self, attempts: int, /, *, seed: int | None = None) -> float:
-        wait = min(_backoff(self.multiplier, self.exp_base, attempts), _seconds(self.max))
-        return max(0.0, _seconds(self.min), wait)
+        wait = min(_backoff(self.multiplier, self.exp_base, attempts), seconds_of(self.max))
+        return max(0.0, seconds_of(self.min), wait)
 
 
 @dataclass(frozen=True)
@@ -531,9 +465,9 @@ class wait_exponential_jitter(_Wait):
     jitter: Duration = 1.0
 
     def __call__(self, attempts: int, /, *, seed: int | None = None) -> float:
-        wait = _backoff(_seconds(self.initial), self.exp_base, attempts)
-        wait += _uniform(0.0, _seconds(self.jitter), seed)
-        return max(0.0, min(wait, _seconds(self.max)))
+        wait = _backoff(seconds_of(self.initial), self.exp_base, attempts)
+        wait += _uniform(0.0, seconds_of(self.jitter), seed)
+        return max(0.0, min(wait, seconds_of(self.max)))
 
 
 @dataclass(frozen=True)
@@ -549,8 +483,8 @@ class wait_random_exponential(_Wait):
     min: Duration = 0.0
 
     def __call__(self, attempts: int, /, *, seed: int | None = None) -> float:
-        low = max(0.0, _seconds(self.min))
-        high = min(_backoff(self.multiplier, self.exp_base, attempts), _seconds(self.max))
+        low = max(0.0, seconds_of(self.min))
+        high = min(_backoff(self.multiplier, self.exp_base, attempts), seconds_of(self.max))
         return _uniform(low, max(low, high), seed)
 
 
@@ -656,7 +590,7 @@ class _ByDelay(_Stop):
     max_delay: Duration
 
     def __post_init__(self) -> None:
-        _seconds(self.max_delay)
+        seconds_of(self.max_delay)
 
 
 @dataclass(frozen=True)
@@ -669,7 +603,7 @@ class stop_after_delay(_ByDelay):
     def __call__(
         self, attempts: int, elapsed_time: float, /, *, upcoming_sleep: float = 0.0
     ) -> bool:
-        return elapsed_time >= _seconds(self.max_delay)
+        return elapsed_time >= seconds_of(self.max_delay)
 
 
 @dataclass(frozen=True)
@@ -679,7 +613,7 @@ class stop_before_delay(_ByDelay):
     def __call__(
         self, attempts: int, elapsed_time: float, /, *, upcoming_sleep: float = 0.0
     ) -> bool:
-        return elapsed_time + upcoming_sleep >= _seconds(self.max_delay)
+        return elapsed_time + upcoming_sleep >= seconds_of(self.max_delay)
 
 
 @dataclass(frozen=True, init=False)
@@ -737,7 +671,7 @@ class _ComposedPolicy(_Rule):
     ) -> float | None:
         if not self.retry(error):
             return None
-        delay = max(0.0, _seconds(self.wait(max(0, attempts - 1), seed=seed)))
+        delay = max(0.0, seconds_of(self.wait(max(0, attempts - 1), seed=seed)))
         if self.stop(attempts, elapsed_time, upcoming_sleep=delay):
             return None
         return delay
@@ -823,66 +757,6 @@ class ExponentialBackoffRetryPolicy(_ComposedPolicy):
 
 
 # --- asking a policy -------------------------------------------------------------------------
-
-
-_takes_seed_by_type: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
-
-
-def _signature_takes_seed(next_method: Callable[..., object]) -> bool:
-    try:
-        parameters = inspect.signature(next_method).parameters.values()
-    except ValueError:  # written in C without a signature
-        return False
-    return any(
-        parameter.kind is parameter.VAR_KEYWORD
-        or (parameter.name == "seed" and parameter.kind is not parameter.POSITIONAL_ONLY)
-        for parameter in parameters
-    )
-
-
-def _takes_seed(policy: SeedlessRetryPolicy) -> bool:
-    if "next" in getattr(policy, "__dict__", {}):  # this object's own: its type says nothing
-        return _signature_takes_seed(policy.next)
-    kind = type(policy)
-    known = _takes_seed_by_type.get(kind)
-    if known is None:
-        known = _takes_seed_by_type[kind] = _signature_takes_seed(policy.next)
-    return known
-
-
-def next_delay(
-    policy: SeedlessRetryPolicy, elapsed: float, attempts: int, error: Exception, seed: int | None
-) -> float | None:
-    """Ask any policy for the delay before the next attempt.
-
-    Args:
-        policy: a built-in policy, or any object with a `next` method, with or without `seed`.
-        elapsed: seconds since the first attempt began.
-        attempts: attempts made so far; 1 after the first failure.
-        error: what the last attempt raised.
-        seed: where jitter comes from; the same seed gives the same delay.
-
-    Returns:
-        Seconds until the next attempt (finite, at least 0), or None to give up.
-
-    Raises:
-        TypeError, ValueError: the policy answered with something that is no delay.
-        Exception: whatever the policy raises itself.
-
-    Example:
-        >>> next_delay(retry_policy(), 0.0, 1, ValueError(), seed=1)
-        5.0
-    """
-    if _takes_seed(policy):
-        answer = cast("RetryPolicy", policy).next(elapsed, attempts, error, seed=seed)
-    else:
-        answer = policy.next(elapsed, attempts, error)
-    if answer is None:
-        return None
-    delay = _seconds(answer)
-    if math.isinf(delay):
-        raise ValueError("A retry policy returned an infinite delay; return None to give up")
-    return max(0.0, delay)
 
 
 def describe_policy(policy: SeedlessRetryPolicy) -> dict[str, object]:

@@ -31,7 +31,7 @@ from stepwell.kernel.definition import Definition
 from stepwell.kernel.inputs import Arrived, Edited
 from stepwell.kernel.outcomes import Message
 from stepwell.kernel.run import RUNNING, Run
-from stepwell.retry import RetryInfo
+from stepwell.policy import RetryInfo
 from stepwell.runtime.attempt import Attempt, current
 from stepwell.runtime.offload import on_loop
 from stepwell.runtime.saved import load_saved, owed_by, save

@@ -49,7 +49,7 @@ from stepwell.errors import (
 )
 from stepwell.kernel.definition import Definition, Join, StepDef
 from stepwell.kernel.outcomes import Complete, Emit, Failure, Message, Outcome
-from stepwell.retry import next_delay
+from stepwell.policy import next_delay
 from stepwell.values import ErrorInfo, Json, RunStatus
 
 _NOTHING = Emit()

@@ -26,7 +26,7 @@ from stepwell.authoring.events.shape import GraphCheck, parse_graph_checks
 from stepwell.authoring.events.signature import Execution, StepConfig, StepFunction, inspect_step
 from stepwell.authoring.events.workflow import WorkflowBase
 from stepwell.errors import WorkflowValidationError
-from stepwell.retry import SeedlessRetryPolicy
+from stepwell.policy import SeedlessRetryPolicy
 
 __all__ = ["catch_error", "step"]
 

@@ -48,7 +48,7 @@ from stepwell.authoring.events.model import Event, WorkflowErrorEvent
 from stepwell.authoring.events.resources import ResourceDefinition, ResourceDescriptor
 from stepwell.authoring.events.returns import NO_ASYNC_ITERATORS, read_returns
 from stepwell.errors import WorkflowValidationError
-from stepwell.retry import SeedlessRetryPolicy
+from stepwell.policy import SeedlessRetryPolicy
 
 __all__ = [
     "EventKind",
