@@ -91,6 +91,8 @@ class StoredRun:
             self.active = ledger.active
         if not row.status.terminal:
             return False
+        if ledger is not None and ledger.fence == row.fence and not ledger.lost:
+            return False  # it ended here, a moment ago: its live result is on its way
         types = self.program.types
         for last in await self.worker.store.read(self.run_id, row.seq - 1):
             for entry in codec.decode(await self.worker.whole(last.data), types, last.at):

@@ -307,7 +307,12 @@ class Worker:
             self._alarm.cancel()
         self._alarm_at = due
         soon = self.clock.now() + 0.001
-        self._alarm = None if due is None else self.clock.call_at(max(due, soon), self._wake.set)
+        self._alarm = None if due is None else self.clock.call_at(max(due, soon), self._ring)
+
+    def _ring(self) -> None:
+        """It may be time: a clock may ring too early, and is then asked again."""
+        self._alarm = self._alarm_at = None
+        self._wake.set()
 
     def wake(self) -> None:
         """There may be work."""
