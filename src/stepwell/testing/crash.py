@@ -153,7 +153,7 @@ def crash_points(
         (True, ['charge'])
     """
     with _quiet():
-        return _crash_points(_Play(workflow, start_event, answers or {}, fields), store)
+        return _crash_points(Play(workflow, start_event, answers or {}, fields), store)
 
 
 @contextmanager
@@ -168,7 +168,7 @@ def _quiet() -> Generator[None]:
         logger.setLevel(level)
 
 
-def _crash_points(play: _Play, store: Callable[[], Store]) -> CrashReport:
+def _crash_points(play: Play, store: Callable[[], Store]) -> CrashReport:
     counting = Dying()
     expected = play.life(VirtualClock(), hooked(store(), counting), Bodies())
     if expected.status is None:
@@ -183,7 +183,7 @@ def _crash_points(play: _Play, store: Callable[[], Store]) -> CrashReport:
 
 
 def _kill(
-    play: _Play, report: CrashReport, store: Store, number: int, when: str, where: str
+    play: Play, report: CrashReport, store: Store, number: int, when: str, where: str
 ) -> None:
     clock = VirtualClock()
     first, second = Bodies(), Bodies()
@@ -204,7 +204,7 @@ def _kill(
         seen.done += any(body in first.done for body in again if body[1] == name)
 
 
-class _Play:
+class Play:
     """Lets a workflow live, up to its end or its death."""
 
     def __init__(
