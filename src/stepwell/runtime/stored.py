@@ -91,8 +91,10 @@ class StoredRun:
             self.active = ledger.active
         if not row.status.terminal:
             return False
+        if self.ending is not None:
+            return True  # it ended here, and what it failed with is still alive
         if ledger is not None and ledger.fence == row.fence and not ledger.lost:
-            return False  # it ended here, a moment ago: its live result is on its way
+            return False  # it ends here, in a moment
         types = self.program.types
         for last in await self.worker.store.read(self.run_id, row.seq - 1):
             for entry in codec.decode(await self.worker.whole(last.data), types, last.at):
