@@ -2,10 +2,10 @@
 
 A timer is a date in the journal. What rings in the process is only a hint that it may be due, so
 these tests ring too early, ring together with the answer that is waited for, and take the process
-away. They catch, each tried out: a turn that takes the ring for the date (`_due` asking for the
+away. They catch, each tried out: a turn that takes the ring for the date (`due_timer` giving the
 first timer instead of the first one that is due), a worker that believes its alarm to be still set
-after it rang early, a wait that can be timed out after it was answered, a due time that is not
-committed with the wait, and one that is counted anew when the run is taken up again.
+after it rang early, an answer that ends a wait which has timed out once more, a due time that is
+not committed with the wait, and waits that are opened anew when the run is taken up again.
 """
 
 from __future__ import annotations
@@ -165,6 +165,7 @@ class Race(Workflow):
         except TimeoutError:
             result = "timed out"
         self.ends[ctx.run_id] += 1
+        await asyncio.sleep(0.1)  # the other one comes while the run still lives
         return StopEvent(result=result)
 
 
@@ -270,9 +271,9 @@ def test_a_timer_survives_the_death_of_its_process(tmp_path: Path, kind: str) ->
     async def dies(me: Process) -> None:
         """In real time, up to the commit that says when the timer is due: its third write, after
         that of the worker and that of the run."""
-        clock = VirtualClock(begin)
-        async with Engine(me.store(path), poll=60.0) as engine:
-            await (await engine.start(timers(clock), run_id="timer", kind=kind))
+        flow = timers(VirtualClock(begin))
+        async with Engine(me.store(path), [flow], poll=60.0) as engine:
+            await (await engine.start(flow, run_id="timer", kind=kind))
 
     assert live(dies, ("after", 3)).killed
     run = "timer"
