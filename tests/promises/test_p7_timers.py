@@ -4,8 +4,8 @@ A timer is a date in the journal. What rings in the process is only a hint that 
 these tests ring too early, ring together with the answer that is waited for, and take the process
 away. They catch, each tried out: a turn that takes the ring for the date (`due_timer` giving the
 first timer instead of the first one that is due), a worker that believes its alarm to be still set
-after it rang early, an answer that ends a wait which has timed out once more, a due time that is
-not committed with the wait, and waits that are opened anew when the run is taken up again.
+after it rang early, a time-out that is decided twice, a due time that is not committed with the
+wait, and waits that are opened anew when the run is taken up again.
 """
 
 from __future__ import annotations
