@@ -4,6 +4,9 @@
     begin(body)                        one that lives beside the test
     deaths(count)                      every place to die at: before and after each write
 
+Before the process dies at a write, its event loop may turn a few times: whoever was told of the
+write too early gets the chance to say so.
+
 A body is `async def body(me: Process)`. It runs in a forked process, in an event loop of its own,
 and opens its own store by `me.store(path)`. What it says (`me.say(...)`, JSON) goes through a pipe
 at once, so the test knows of it also when the process dies in the next instant.
@@ -33,6 +36,12 @@ from stepwell.stores.sqlite.connection import Durability
 Kill = tuple[str, int]
 """When a process kills itself: "before" or "after" its store's transaction of this number."""
 
+_TURNS = 10
+"""Turns of the event loop that a process still has when it dies at a write."""
+
+_TURNING_SECONDS = 2.0
+"""How long these turns may take; a loop that has ended turns no more."""
+
 _PATIENCE_SECONDS = 20.0
 """A process that says nothing for this long hangs."""
 
@@ -43,6 +52,7 @@ class Process:
     def __init__(self, pipe: int, kill: Kill | None) -> None:
         self._pipe = pipe
         self._kill = kill
+        self._loop = asyncio.get_running_loop()
         self.writes = 0
 
     def store(self, path: Path, durability: Durability = "process") -> SQLiteStore:
@@ -63,7 +73,10 @@ class Process:
 
     def _on_write(self, when: str, number: int) -> None:
         if (when, number) == self._kill:
-            self.die()
+            try:
+                asyncio.run_coroutine_threadsafe(_turn(), self._loop).result(_TURNING_SECONDS)
+            finally:  # also when the loop has ended meanwhile
+                self.die()
         if when == "after":
             self.writes = number
 
@@ -162,7 +175,7 @@ def begin(body: Body, kill: Kill | None = None) -> Iterator[Child]:
         pid = os.fork()
     if pid == 0:
         os.close(reading)
-        _be(body, Process(writing, kill))
+        _be(body, writing, kill)
     os.close(writing)
     child = Child(pid, reading)
     try:
@@ -185,18 +198,25 @@ def deaths(writes: int) -> Iterator[Kill]:
         yield "after", number
 
 
-def _be(body: Body, me: Process) -> None:
+def _be(body: Body, pipe: int, kill: Kill | None) -> None:
     """The forked process: never returns into the test that it is a copy of."""
     code = 1
     try:
-        asyncio.run(_main(body, me))
+        asyncio.run(_main(body, pipe, kill))
         code = 0
     except BaseException:
-        me.tell("error", traceback.format_exc())
+        os.write(pipe, json.dumps(["error", traceback.format_exc()]).encode() + b"\n")
     finally:
         os._exit(code)
 
 
-async def _main(body: Body, me: Process) -> None:
+async def _main(body: Body, pipe: int, kill: Kill | None) -> None:
+    me = Process(pipe, kill)
     await body(me)
     me.tell("writes", me.writes)
+
+
+async def _turn() -> None:
+    loop = asyncio.get_running_loop()
+    for _ in range(_TURNS):
+        await loop.run_in_executor(None, int)  # a thread's work is done by then, too
