@@ -118,11 +118,13 @@ def life(
         async def _followed(self, engine: Engine, news: asyncio.Event) -> Life:
             nonlocal ended_at
             lived = await super()._followed(engine, news)
+            await clock.settle()  # what its end means for others
             ended_at = last
             again.extend([repr(item.event) async for item in engine.stream(RUN)])
             return lived
 
-    play = Reads(flow, None, flows.ANSWERS.get(name, {}), {})
+    known = [kind(timeout=None) for kind in flows.KNOWN.get(name, ())]
+    play = Reads(flow, None, flows.ANSWERS.get(name, {}), {}, known)
     lived = play.life(clock, store, Bodies())
     report = {
         "status": lived.status,

@@ -239,8 +239,9 @@ class Attempt:
             active.prepare(message)
             digest = zlib.crc32(f"{route}{message.tag}{message.to}{message.data}".encode())
             if self.replay:
-                if self.replay[0] == digest:
-                    del self.replay[0]
+                if digest in self.replay:
+                    # What stands before it was sent by attempts that failed: this one starts again.
+                    del self.replay[: self.replay.index(digest) + 1]
                     return
                 self.replay = None
         if self.outbox is None:

@@ -233,8 +233,12 @@ class ActiveRun:
                 watcher.idle(self)
 
     def resume(self, works: Iterable[Work] | None = None) -> None:
-        """Start the bodies that are owed, after the run was loaded."""
-        for work in pending(self.run).attempts if works is None else works:
+        """Start the bodies that are owed, after the run was loaded; and those that wait for a child,
+        which can't be run before its parent's code has named its workflow."""
+        run = self.run
+        owed = pending(run).attempts if works is None else works
+        asking = [run.work[w.work] for w in (run.waits or {}).values() if w.child and w.work]
+        for work in (*owed, *asking):
             if work.id not in self.attempts:
                 self._launch(work)
         self._arm()
@@ -297,8 +301,8 @@ class ActiveRun:
     # --- performing ------------------------------------------------------------------------------
 
     def _launch(self, work: Work) -> None:
-        if self.held:
-            return  # it stays owed, and is started where the run goes on
+        if self.held or self.run.ended is not None:
+            return  # it stays owed, and is started where the run goes on, or the run is over
         attempt = Attempt(self, work, self.program.handlers[work.step])
         self.attempts[work.id] = attempt
         self._ready.append(attempt)

@@ -53,6 +53,11 @@ logger = logging.getLogger("stepwell")
 _BATCH = 200
 """How many runs are claimed and loaded at once."""
 
+_FEW = 20
+"""How many runs of a workflow that is not known are looked at for their parents."""
+
+_UNDER_WAY = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING)
+
 _QUIET = 0.02
 """Seconds between two looks at the store that only other processes' changes asked for."""
 
@@ -106,6 +111,7 @@ class Worker:
         """Announce the worker, take over what dead ones left, and begin to look for work."""
         await self._register()
         await self._look(await self._dead())
+        await self._adopt_parents()
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._beat()), loop.create_task(self._serve())]
         if self.clock.polls():
@@ -188,6 +194,7 @@ class Worker:
                     await self._check_ownership()
                 await self._settle()
                 await self._look(await self._dead())
+                await self._adopt_parents()
                 await self._release_idle()
                 await self._delete_expired()
             except StoreError as error:
@@ -280,6 +287,34 @@ class Worker:
                     await self._park(loaded.row, f"stepwell failed: {bug!r}")
             if not rows:
                 return
+
+    async def _adopt_parents(self) -> None:
+        """Take up runs that wait for a child whose workflow is not known here: it may be that only
+        their code knows it, and it will name it again when it runs."""
+        if not self.claims:
+            return
+        unknown = {
+            name
+            for (name, status) in await self.store.counts()
+            if status in _UNDER_WAY and name not in self.programs
+        }
+        for name in unknown:
+            page = await self.store.list(base.RunFilter(name, _UNDER_WAY, limit=_FEW))
+            for row in page.rows:
+                parent = await self._known_ancestor(row)
+                if parent is not None and parent.id not in self.runs:
+                    now = self.clock.now()
+                    claimed = await self.store.claim_one(self.id, parent.id, now)
+                    loaded = None if claimed is None else await self.store.load(parent.id)
+                    if loaded is not None:
+                        await self.activate(loaded)
+
+    async def _known_ancestor(self, row: base.RunRow) -> base.RunRow | None:
+        """The nearest run above `row` whose workflow is known here, if it is waiting."""
+        above: base.RunRow | None = row
+        while above is not None and above.workflow not in self.programs:
+            above = None if above.parent is None else await self.store.get(above.parent)
+        return above if above is not None and above.status is RunStatus.WAITING else None
 
     def _room(self) -> list[tuple[list[str], int]]:
         """Which workflows may have how many more runs in memory here."""
@@ -447,6 +482,19 @@ class Worker:
                 self.nudge(message.run)
         return accepted
 
+    async def cancel(self, run: str, reason: str) -> bool:
+        """Keep a request to cancel a run; False when it has ended. A run that is held here has
+        taken it in when this returns: nothing that was decided before begins any more."""
+        message = NewMessage(run, "cancel", codec.dump_json(reason), self.clock.now())
+        (accepted,) = await self.store.send([message])
+        ledger = self.runs.get(run)
+        if accepted and ledger is not None:
+            await asyncio.wait({self._background(self._read_inbox(run))})
+            await ledger.settled_or_lost()
+        elif accepted:
+            self._wake.set()
+        return accepted
+
     def nudge(self, run: str) -> None:
         """The run has new messages."""
         if run in self.runs:
@@ -454,10 +502,11 @@ class Worker:
         else:
             self._wake.set()
 
-    def _background(self, work: Any) -> None:
+    def _background(self, work: Any) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)
         self._posts.add(task)
         task.add_done_callback(self._posted)
+        return task
 
     def _posted(self, task: asyncio.Task[Any]) -> None:
         self._posts.discard(task)

@@ -334,7 +334,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def hopeless(self) -> NothingLeft:
         """What to raise when nothing will ever happen again."""
-        tasks = "".join(f"\n  {task.get_name()}: {_where(task)}" for task in asyncio.all_tasks(self))
+        waiting = asyncio.all_tasks(self)
+        tasks = "".join(f"\n  {task.get_name()}: {_where(task)}" for task in waiting)
         return NothingLeft(
             "the code under test waits for something that can never come: no timer is set (or "
             "virtual time has run for longer than its limit) and no thread or store is at work. "

@@ -123,6 +123,7 @@ def crash_points(
     *,
     answers: Mapping[str, Answer] | None = None,
     store: Callable[[], Store] = MemoryStore,
+    known: Sequence[Startable] = (),
     **fields: Any,
 ) -> CrashReport:
     """Kill a workflow before and after each of its store writes, and compare.
@@ -133,6 +134,7 @@ def crash_points(
         answers: what to answer to its questions, by waiter id or by the name of the event type
             that is waited for; a text, fields, or an event, as for `Engine.answer`.
         store: makes an empty store; called once for every kill. In memory by default.
+        known: further workflows that the engine knows, such as children.
         **fields: the fields of the start event.
 
     Returns:
@@ -153,7 +155,7 @@ def crash_points(
         (True, ['charge'])
     """
     with _quiet():
-        return _crash_points(Play(workflow, start_event, answers or {}, fields), store)
+        return _crash_points(Play(workflow, start_event, answers or {}, fields, known), store)
 
 
 @contextmanager
@@ -213,7 +215,9 @@ class Play:
         start_event: object,
         answers: Mapping[str, Answer],
         fields: Mapping[str, Any],
+        known: Sequence[Startable] = (),
     ) -> None:
+        self.known = known
         self.workflow = workflow
         self.start_event = start_event
         self.answers = answers
@@ -225,7 +229,7 @@ class Play:
         return clock.run(lambda: self._life(clock, store, bodies))
 
     async def _life(self, clock: VirtualClock, store: Store, bodies: Bodies) -> Life:
-        engine = clock.engine(store, [self.workflow], hooks=bodies, lease=_LEASE)
+        engine = clock.engine(store, [self.workflow, *self.known], hooks=bodies, lease=_LEASE)
         hook = getattr(store, "_hook", None)
         lived = asyncio.ensure_future(self._lived(engine))
         if not isinstance(hook, Dying):
