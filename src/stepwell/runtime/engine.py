@@ -634,18 +634,16 @@ class Engine:
     async def cancel(self, run_id: str, reason: str = "") -> bool:
         """Ask for a run to be cancelled; False when it has ended already.
 
-        A run that no worker holds is cancelled by the next worker that knows its workflow; a
-        parked one at once. Raises `RunNotFound`.
+        No step of a run that this engine holds begins after this returned. One that another worker
+        holds takes the request in within that worker's `poll`; one that no worker holds is
+        cancelled by the next that knows its workflow; a parked one at once. Raises `RunNotFound`.
         """
         info = await self.get(run_id)
         if info.status.terminal:
             return False
-        now = self._clock.now()
-        data = json.dumps(reason or "cancelled").encode()
         if info.status is RunStatus.PARKED:
             return await self._end_parked(run_id, reason or "cancelled while parked")
-        (accepted,) = await self._worker.send([NewMessage(run_id, "cancel", data, now)])
-        return accepted
+        return await self._worker.cancel(run_id, reason or "cancelled")
 
     async def _end_parked(self, run_id: str, reason: str) -> bool:
         """End a parked run without its code, and ask for its children to be cancelled."""

@@ -167,9 +167,7 @@ class StoredRun:
 
     async def cancel(self, reason: str) -> None:
         await self.started()
-        now = self.worker.clock.now()
-        data = codec.dump_json(reason)
-        await self.worker.send([NewMessage(self.run_id, "cancel", data, now)])
+        await self.worker.cancel(self.run_id, reason)
 
 
 def checked(program: Program, event: Event, step: str | None) -> Message:
