@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, cast
@@ -359,6 +360,31 @@ def encode_arrival(m: Message, wait: str | None, types: TypeRegistry) -> bytes:
 def dump_json(value: Json) -> bytes:
     """Plain JSON as bytes."""
     return _quote(value).encode()
+
+
+def rough_size(value: object, enough: int) -> int:
+    """At least how many bytes `value` takes as JSON: the length of its texts, counted until there
+    are `enough`."""
+    size = 0
+    rest: list[object] = [value]
+    seen: set[int] = set()  # what holds itself can't be written, and is not to hang us
+    while rest and size <= enough:
+        item = rest.pop()
+        if isinstance(item, str | bytes):
+            size += len(item)
+            continue
+        if item is None or isinstance(item, int | float) or id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, Mapping):
+            fields = cast("Mapping[object, object]", item)
+            rest.extend(fields)
+            rest.extend(fields.values())
+        elif isinstance(item, list | tuple | set | frozenset | deque):
+            rest.extend(cast("Iterable[object]", item))
+        else:
+            rest.append(getattr(item, "__dict__", None))
+    return size
 
 
 # --- big payloads --------------------------------------------------------------------------------

@@ -28,8 +28,8 @@ from typing import Any, Protocol, cast
 
 from stepwell.authoring.events.model import InternalDispatchEvent
 from stepwell.authoring.events.state_store import InMemoryStateStore
-from stepwell.authoring.program import FREE, Ending, Program, TypeRegistry
-from stepwell.errors import StepTimeoutError
+from stepwell.authoring.program import FREE, MAX_PAYLOAD, Ending, Program, TypeRegistry
+from stepwell.errors import StepTimeoutError, ValueTooLarge
 from stepwell.kernel.decide import decide
 from stepwell.kernel.inputs import Arrived, Attempted, CancelAsked, Due, Input, Wrote
 from stepwell.kernel.journal import (
@@ -51,6 +51,7 @@ from stepwell.kernel.journal import (
 from stepwell.kernel.outcomes import Emit, Fail, Message, Outcome
 from stepwell.kernel.run import EVOLVE, RUNNING, WAITING, Run, Work, next_due, pending
 from stepwell.runtime.attempt import Attempt, Rest, start
+from stepwell.runtime.codec import rough_size
 from stepwell.runtime.stream import StreamLog
 from stepwell.values import Clock, ErrorInfo, Json, RunStatus, TimerHandle, derived_id
 
@@ -233,8 +234,8 @@ class ActiveRun:
                 watcher.idle(self)
 
     def resume(self, works: Iterable[Work] | None = None) -> None:
-        """Start the bodies that are owed, after the run was loaded; and those that wait for a child,
-        which can't be run before its parent's code has named its workflow."""
+        """Start the bodies that are owed, after the run was loaded; and those that wait for a
+        child, which can't be run before its parent's code has named its workflow."""
         run = self.run
         owed = pending(run).attempts if works is None else works
         asking = [run.work[w.work] for w in (run.waits or {}).values() if w.child and w.work]
@@ -564,6 +565,11 @@ class ActiveRun:
         store = self.store
         if store is None or not attempt.edits:
             return []
+        for edit in attempt.edits:
+            for key, value in edit.after.items():
+                size = rough_size(value, MAX_PAYLOAD)
+                if size > MAX_PAYLOAD:
+                    raise ValueTooLarge(f"state.{key}", size, MAX_PAYLOAD)
         return cast("list[Json]", store.patch(attempt.edits, self.program.serializer))
 
     def _undo(self, attempt: Attempt) -> None:
