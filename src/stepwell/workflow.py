@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
 from typing_extensions import TypeVar
@@ -129,12 +130,15 @@ class Workflow(WorkflowBase[Ctx, Start, End], Generic[Ctx, Start, End]):
             WorkflowValidationError: the workflow is not valid.
             WorkflowRuntimeError: the start event can't be made.
             ValueError: `start_event` is of the wrong type.
+            TypeError: `ctx` is no context, or `engine` no engine.
             ContextStateError: `ctx` is in use by a run.
             RunAlreadyExists: a run with this id is active.
             RuntimeError: there is no running event loop.
         """
         self._ensure_valid()
         program = self.compiled()
+        on = engine if engine is not None else cast("Engine | None", self.runtime)
+        _check_given(ctx, on)
         store = None
         if ctx is not None and ctx.in_use:
             raise ContextStateError(
@@ -150,7 +154,6 @@ class Workflow(WorkflowBase[Ctx, Start, End], Generic[Ctx, Start, End]):
         if ctx is not None:
             store = ctx.store
         self._lock()
-        on = engine if engine is not None else cast("Engine | None", self.runtime)
         if on is not None:
             return on.begin(self, program, messages, run_id=run_id, key=key, store=store, ctx=ctx)
         local = run_local(
@@ -186,3 +189,24 @@ class Workflow(WorkflowBase[Ctx, Start, End], Generic[Ctx, Start, End]):
         if self._gate is None:
             self._gate = Gate(limit)
         return self._gate
+
+
+def _check_given(ctx: object, engine: object) -> None:
+    """What people give by mistake, and no loop to run in, are told before anything is begun."""
+    if ctx is not None and not isinstance(ctx, Context):
+        raise TypeError(
+            f"run() takes a Context first, not {type(ctx).__name__}; give the fields of the start "
+            "event by name, and a start event as start_event="
+        )
+    if engine is not None and not callable(getattr(engine, "begin", None)):
+        raise TypeError(
+            f"engine must be an Engine, not {type(engine).__name__}; make one: "
+            "async with Engine('sqlite:///runs.db') as engine"
+        )
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(
+            "no running event loop: call run() inside of async code, or use "
+            "run_sync(workflow, ...) outside of it"
+        ) from None

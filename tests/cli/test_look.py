@@ -136,6 +136,15 @@ def test_show_says_what_failed_a_run(runs: str, run_cli: Cli) -> None:
     assert "(in step 'work' after 2 tries)" in said
 
 
+@pytest.mark.parametrize("command", ["show", "why"])
+def test_how_to_answer_names_a_store_that_would_not_be_found(
+    command: str, runs: str, run_cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STEPWELL_STORE")
+    said = run_cli(command, "asks", "--store", runs).out
+    assert f"stepwell answer asks colour VALUE --store {runs}\n" in said
+
+
 def test_show_says_what_a_run_asks_and_how_to_answer(runs: str, run_cli: Cli) -> None:
     said = run_cli("show", "asks").out
     assert re.search(r"^question +Which colour\?$", said, re.MULTILINE)

@@ -192,6 +192,21 @@ def test_an_interrupted_run_in_a_store_stays_there(start: Start, run_cli: Cli, u
     assert run_cli("show", "g", "--json").json["status"] == "running"
 
 
+def test_a_run_that_ended_before_its_interrupt_was_heard_has_ended(start: Start) -> None:
+    Path("busy.py").write_text(
+        "import os, signal\n"
+        "from stepwell import StartEvent, StopEvent, Workflow, step\n"
+        "class Busy(Workflow):\n"
+        "    @step\n"
+        "    async def keep(self, ev: StartEvent) -> StopEvent:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        return StopEvent(result='made')\n"
+    )
+    run = start("run", "busy:Busy", env={**os.environ, **IN_MEMORY})
+    said, _ = run.communicate(timeout=DEADLINE)
+    assert (run.returncode, said.strip()) == (0, '"made"')
+
+
 def test_a_step_in_a_thread_that_will_not_end_holds_nobody_up(start: Start) -> None:
     Path("stubborn.py").write_text(
         "import threading\n"

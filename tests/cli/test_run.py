@@ -94,6 +94,8 @@ def test_what_cannot_be_started_is_a_usage_error(
     ("target", "said"),
     [
         ("nosuch:Buy", "there is no module 'nosuch'"),
+        ("nosuch:Buy", "It is looked for in the current directory"),
+        ("shop.Buy", "If Buy is the workflow, write shop:Buy."),
         ("shop:Nosuch", "module 'shop' has no 'Nosuch'"),
         ("shop:Note", "shop:Note is ModelMetaclass"),
         ("shop.py:Buy", "for example shop:Buy"),

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import weakref
+from typing import Any
 
 import pytest
 
@@ -101,9 +102,30 @@ async def test_other_arguments_beside_a_start_event_are_ignored_with_a_warning(
     assert "word" in caplog.text
 
 
-def test_run_needs_a_running_loop() -> None:
-    with pytest.raises(RuntimeError, match="no running event loop"):
+def test_run_needs_a_running_loop_and_says_what_else_there_is() -> None:
+    with pytest.raises(RuntimeError, match=r"no running event loop.*run_sync"):
         Echo().run()
+
+
+async def test_what_is_no_context_and_no_engine_is_refused_with_what_to_write() -> None:
+    wrong: Any = "Ada"
+    with pytest.raises(TypeError, match=r"takes a Context first, not str.*by name"):
+        Echo().run(wrong)
+    with pytest.raises(TypeError, match="engine must be an Engine, not str"):
+        Echo().run(engine=wrong)
+
+
+async def test_a_workflow_whose_init_forgets_its_parent_is_told() -> None:
+    class Forgets(Workflow):
+        def __init__(self, word: str) -> None:
+            self.word = word
+
+        @step
+        async def go(self, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=self.word)
+
+    with pytest.raises(WorkflowConfigurationError, match=r"does not call super\(\).__init__\(\)"):
+        Forgets("a").run()
 
 
 async def test_an_active_run_id_is_taken_and_free_again_after_the_end() -> None:

@@ -151,7 +151,11 @@ class TypeRegistry:
             ValueError,
             RecursionError,
         ) as error:
-            path, kind = _find_bad(value, where)
+            if isinstance(error, UnserializableValue) and error.path:
+                # The serializer says where; it refuses more than JSON does (sets, dates).
+                path, kind = f"{where}.{error.path}" if where else error.path, error.type
+            else:
+                path, kind = _find_bad(value, where)
             raise UnserializableValue(path, kind) from error
         if len(text) > limit:
             raise ValueTooLarge(_find_big(value, where), len(text), limit)

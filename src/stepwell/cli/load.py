@@ -85,9 +85,12 @@ def _module(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         missing = str(error.name or "")
         if name == missing or name.startswith(f"{missing}."):
+            module, dot, workflow = name.rpartition(".")
             raise CommandError(
                 f"there is no module {name!r}",
-                hint="It is looked for in the current directory and in the Python environment: "
+                hint=f"If {workflow} is the workflow, write {module}:{workflow}."
+                if dot and workflow[:1].isupper()
+                else "It is looked for in the current directory and in the Python environment: "
                 f"{os.getcwd()}, {sys.prefix}.",
             ) from error
         raise _broken(name, error) from error

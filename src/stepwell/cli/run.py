@@ -392,17 +392,20 @@ class Start:
         console = self.console
         run_id = watched.handler.run_id
         progress.mute()
+        status = None if engine is None else (await engine.get(run_id)).status
+        if watched.handler.is_done() or (status is not None and status.terminal):
+            # It ended before the signal was heard: a step may keep the loop busy for long.
+            return self._tell(watched, await watched.ended(), began)
         console.print(Text(why, "yellow"))
-        if engine is None:
+        if engine is None or status is None:
             await watched.handler.cancel_run(timeout=_CANCEL_GRACE)
             console.print("The run was in memory: it was cancelled, and nothing of it is kept.")
             self._document(run_id, RunStatus.CANCELLED.value, None, {"message": why}, began)
             return code
-        status = (await engine.get(run_id)).status.value
-        self._document(run_id, status, None, None, began)
+        self._document(run_id, status.value, None, None, began)
         said = (
-            f"The run stays in {engine.url}, {status}. What was committed is kept; a step that was "
-            "at work starts again from its top."
+            f"The run stays in {engine.url}, {status.value}. What was committed is kept; a step that "
+            "was at work starts again from its top."
         )
         output.paragraph(console, Text(""), said)
         rows: list[tuple[str, str | Text]] = [

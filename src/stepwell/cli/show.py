@@ -63,7 +63,7 @@ async def _show(given: str, journal: bool, each: bool, url: str) -> None:
         console.print()
         _steps(console, history, each)
     if not info.status.terminal:
-        print_waits(console, info.id, why.waits)
+        print_waits(console, info.id, why.waits, url)
     _ending(console, info, history)
     if journal:
         _journal(console, batches)

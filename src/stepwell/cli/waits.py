@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import cast
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from stepwell.cli import output
+from stepwell.cli.options import DEFAULT_STORE
 from stepwell.runtime.views import WaitInfo
 from stepwell.values import Json
 
@@ -52,8 +54,11 @@ def how_to_answer(run_id: str, wait: WaitInfo) -> str:
     return f"stepwell signal {run_id} {shlex.quote(str(wait.event))} '{{...}}'"
 
 
-def print_waits(console: Console, run_id: str, waits: Sequence[WaitInfo]) -> None:
-    """Every wait for something from outside, with the command that ends it."""
+def print_waits(console: Console, run_id: str, waits: Sequence[WaitInfo], store: str) -> None:
+    """Every wait for something from outside, with the command that ends it. The command names the
+    store when it would not be found without."""
+    found = os.environ.get("STEPWELL_STORE") or DEFAULT_STORE
+    at = "" if store == found else f" --store {shlex.quote(store)}"
     for wait in waits:
         if wait.event is None:
             continue
@@ -62,6 +67,6 @@ def print_waits(console: Console, run_id: str, waits: Sequence[WaitInfo]) -> Non
         rows: list[tuple[str, str | Text]] = [
             ("question" if question else "waits for", question or wait.event),
             ("until", "" if wait.due is None else output.local(wait.due)),
-            ("answer", output.command(how_to_answer(run_id, wait))),
+            ("answer", output.command(how_to_answer(run_id, wait) + at)),
         ]
         output.facts(console, rows)

@@ -47,4 +47,4 @@ async def _why(given: str, app: tuple[str, ...], url: str) -> None:
         Text.assemble(info.id, "  ", info.workflow, "  ", (status, output.STYLES.get(status, "")))
     )
     output.facts(console, [("why", why.sentence)])
-    print_waits(console, info.id, why.waits)
+    print_waits(console, info.id, why.waits, url)

@@ -245,12 +245,15 @@ def why_of(
     waits = info.waits if run is None else tuple(waits_of(run))
     steps = _steps(run, now)
     if info.status is RunStatus.RUNNING:
-        busy = ", ".join(steps) or "its steps"
+        busy = ", ".join(steps)
         if held:
-            return Why(info.status, f"running on worker {info.owner}: {busy}.", waits, steps)
+            return Why(
+                info.status, f"running on worker {info.owner}: {busy or 'its steps'}.", waits, steps
+            )
         was = f"its worker {info.owner} is gone" if info.owner else "held by no worker"
         then = "the next worker that knows its workflow takes it over" if known else nobody
-        return Why(info.status, f"running, but {was}; {then}. It was at: {busy}.", waits, steps)
+        at = f" It was at: {busy}." if busy else ""
+        return Why(info.status, f"running, but {was}; {then}.{at}", waits, steps)
     told = [_told(w, now, info.id) for w in waits] + [s for s in steps if "again" in s]
     if not told:
         accepts = ""

@@ -46,7 +46,11 @@ from stepwell.authoring.events.serializers import BaseSerializer
 from stepwell.authoring.events.shape import GraphCheck, Shape, parse_graph_checks
 from stepwell.authoring.events.signature import StepConfig, StepFunction
 from stepwell.authoring.events.state_data import infer_state_type
-from stepwell.errors import WorkflowRuntimeError, WorkflowValidationError
+from stepwell.errors import (
+    WorkflowConfigurationError,
+    WorkflowRuntimeError,
+    WorkflowValidationError,
+)
 
 __all__ = ["BoundStep", "WorkflowBase", "WorkflowMeta"]
 
@@ -294,6 +298,10 @@ class WorkflowBase(Generic[Ctx, Start, End], metaclass=WorkflowMeta):
 
     def _ensure_valid(self) -> bool:
         """Validate before a run: once per class and set of checks, until a step changes."""
+        if "_disable_validation" not in self.__dict__:
+            raise WorkflowConfigurationError(
+                f"{type(self).__qualname__}.__init__() does not call super().__init__()."
+            )
         if self._disable_validation:
             return False
         plan = self._plan_now()

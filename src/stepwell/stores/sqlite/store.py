@@ -311,7 +311,10 @@ class SQLiteStore:
             self._idle.put(reader)
 
     def _not_open(self) -> StoreUnavailable:
-        return StoreUnavailable(f"{self.url} is not open", hint="Await store.open() first.")
+        return StoreUnavailable(
+            f"{self.url} is not open",
+            hint="Use it inside of `async with Engine(...)`; await open() of a store alone.",
+        )
 
     def _check_process(self) -> None:
         """SQLite connections and threads do not survive a fork; using them would harm the file."""
