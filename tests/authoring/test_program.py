@@ -17,6 +17,21 @@ class Anything(Workflow):
 
 
 @pytest.mark.parametrize(
+    ("result", "path"),
+    [
+        ({1, 2}, "StopEvent.result"),
+        ({"rows": [1, {2}]}, "StopEvent.result.rows.1"),
+        ({"rows": [1, object()]}, "StopEvent.result.rows.1"),
+    ],
+)
+def test_a_part_of_a_result_is_named_as_such(result: object, path: str) -> None:
+    types = Anything().compiled().types
+    with pytest.raises(UnserializableValue) as caught:
+        types.dumps(StopEvent(result=result), where="StopEvent")
+    assert caught.value.path == path
+
+
+@pytest.mark.parametrize(
     ("fields", "path", "kind"),
     [
         ({"tags": {1, 2}}, "StartEvent.tags", "builtins.set"),

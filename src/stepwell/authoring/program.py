@@ -151,11 +151,10 @@ class TypeRegistry:
             ValueError,
             RecursionError,
         ) as error:
-            if isinstance(error, UnserializableValue) and error.path:
-                # The serializer says where; it refuses more than JSON does (sets, dates).
-                path, kind = f"{where}.{error.path}" if where else error.path, error.type
-            else:
-                path, kind = _find_bad(value, where)
+            path, kind = _find_bad(value, where)
+            if path in (where, "value") and isinstance(error, UnserializableValue):
+                # A serializer refuses more than JSON does (sets, dates), and says where.
+                path, kind = _refused_at(value, where, error.path), error.type
             raise UnserializableValue(path, kind) from error
         if len(text) > limit:
             raise ValueTooLarge(_find_big(value, where), len(text), limit)
@@ -229,6 +228,14 @@ def _find_bad(value: object, path: str) -> tuple[str, str]:
                 break
             return _find_bad(part, deeper)
     return path or "value", _type_name(type(value))
+
+
+def _refused_at(value: object, where: str, inner: str) -> str:
+    """Where a serializer refused a part of `value`; a lone field may have been written bare, as
+    the result of a stop event is."""
+    names = [name for name, _ in _parts(value)]
+    bare = len(names) == 1 and inner.partition(".")[0] != names[0]
+    return ".".join(part for part in (where, names[0] if bare else "", inner) if part) or "value"
 
 
 def _find_big(value: object, path: str) -> str:

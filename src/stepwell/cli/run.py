@@ -404,8 +404,8 @@ class Start:
             return code
         self._document(run_id, status.value, None, None, began)
         said = (
-            f"The run stays in {engine.url}, {status.value}. What was committed is kept; a step that "
-            "was at work starts again from its top."
+            f"The run stays in {engine.url}, {status.value}. What was committed is kept; a step "
+            "that was at work starts again from its top."
         )
         output.paragraph(console, Text(""), said)
         rows: list[tuple[str, str | Text]] = [
