@@ -651,9 +651,11 @@ class Engine:
         if row is None or row.status is not RunStatus.PARKED:
             return False
         now = self._clock.now()
-        children, _ = await self.list(
-            parent=run_id, status=[s for s in RunStatus if not s.terminal], limit=1000
-        )
+        live = [s for s in RunStatus if not s.terminal]
+        children, cursor = await self.list(parent=run_id, status=live, limit=500)
+        while cursor is not None:
+            more, cursor = await self.list(parent=run_id, status=live, limit=500, after=cursor)
+            children += more
         error = ErrorInfo("stepwell.errors.WorkflowCancelledByUser", reason)
         ended = RunEnded(RunStatus.CANCELLED, now, None, error)
         await self._store.commit(
@@ -672,6 +674,7 @@ class Engine:
                 ],
             )
         )
+        self._worker.wake()
         return True
 
     async def resume(self, run_id: str) -> None:
