@@ -323,7 +323,7 @@ class ValueTooLarge(StepwellError, ValueError):
 
     code = "value_too_large"
     whose = "workflow"
-    hint = "Put the data in your own storage and keep a reference to it, or raise the limit."
+    hint = "Put the data in your own storage and keep a reference to it."
 
     def __init__(self, path: str, size: int, limit: int) -> None:
         super().__init__(f"The value at {path!r} has {size} bytes; the limit is {limit} bytes.")
