@@ -122,6 +122,10 @@ class Child:
     def stop(self) -> None:
         """Freeze it where it stands (SIGSTOP)."""
         os.kill(self.pid, signal.SIGSTOP)
+        self.stopped()
+
+    def stopped(self) -> None:
+        """Wait until it has stopped."""
         _, status = os.waitpid(self.pid, os.WUNTRACED)
         assert os.WIFSTOPPED(status), f"it ended instead of stopping: {status}"
 

@@ -1,110 +1,246 @@
-"""P5: who lost its lease cannot commit: a fencing token is checked in the committing transaction.
+"""P5: who lost its lease cannot commit.
 
-Catches: a commit that does not check the fence (the result of the process that was away would be
-kept, or kept beside the other one), and a worker that goes on with runs which others took over.
+A claim has a number, the fence, and a commit is refused when its number is not the run's any more.
+That is looked at in the very transaction that commits: a worker that was stopped (a laptop that
+slept, a machine under a debugger) does not know that its lease is over, and asks nobody before.
+
+Caught breaks: an UPDATE of the run's row that does not ask for the fence (with and without what
+the store remembers of the row); a fence that is looked at before the transaction begins; a fence
+that does not grow when a run is taken over; a store that goes on after the refusal.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
+import logging
+import os
+import signal
+import sqlite3
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.promises.processes import Process, begin
+from tests.promises.processes import Child, Process, begin
 
-from stepwell import Engine, Event, StartEvent, StopEvent, Workflow, step
+from stepwell import (
+    Context,
+    Engine,
+    Event,
+    HumanResponseEvent,
+    StartEvent,
+    StopEvent,
+    Workflow,
+    step,
+)
 from stepwell.errors import LeaseLost
-from stepwell.stores.base import Commit
+from stepwell.stores.base import Commit, NewMessage, NewRun, Snapshot, WorkerRow
+from stepwell.stores.digests import digest_of
 from stepwell.stores.sqlite import SQLiteStore
 from stepwell.values import RunStatus
 
+pytestmark = pytest.mark.timeout(30)
+
 RUN = "run"
-LEASE = 0.4
 
 
-class Seen(Event):
+class Signed(Event):
     by: str
 
 
-def flow(by: str, seconds: float) -> Workflow:
-    class Slow(Workflow):
-        @step
-        async def first(self, ev: StartEvent) -> Seen:
-            await asyncio.sleep(seconds)
-            return Seen(by=by)
-
-        @step
-        async def second(self, ev: Seen) -> StopEvent:
-            return StopEvent(result=f"{ev.by}, then {by}")
-
-    return Slow(timeout=None, workflow_name="slow")
+class Go(HumanResponseEvent):
+    pass
 
 
-async def test_a_commit_under_an_older_claim_is_refused_whole(tmp_path: Path) -> None:
+class Flow(Workflow):
+    """A step that says who did it everywhere it can; then a wait, so that the run stays alive."""
+
+    def __init__(self, me: str, freezes: bool) -> None:
+        super().__init__(timeout=None)
+        self.me = me
+        self.freezes = freezes
+
+    @step
+    async def sign(self, ctx: Context, ev: StartEvent) -> Signed:
+        await ctx.store.set("signed", self.me)
+        if self.freezes:
+            os.kill(os.getpid(), signal.SIGSTOP)  # and on from here, when someone says SIGCONT
+        await ctx.store.set("signed", f"{self.me}, twice")
+        ctx.write_event_to_stream(Signed(by=self.me))
+        ctx.send_event(Signed(by=f"{self.me}, sent"), step="count")
+        return Signed(by=self.me)
+
+    @step
+    async def count(self, ctx: Context, ev: Signed) -> StopEvent | None:
+        if ev.by.endswith("sent"):
+            return None
+        await ctx.wait_for_event(Go, timeout=None)
+        return StopEvent(result=[ev.by, await ctx.store.get("signed")])
+
+
+async def old_owner(path: Path, lease: float, me: Process) -> None:
+    """Start the run, be frozen in its step, and go on as if nothing had been."""
+    flow = Flow("old", freezes=True)
+    telling = logging.Handler(logging.WARNING)
+    telling.emit = lambda record: me.say(record.getMessage())
+    logging.getLogger("stepwell").addHandler(telling)
+    async with Engine(me.store(path), [flow], lease=lease) as engine:
+        handler = await engine.start(flow, run_id=RUN)
+        me.say(await handler)
+
+
+def everything(path: Path) -> list[str]:
+    """The whole database, but for the workers' rows."""
+    db = sqlite3.connect(path)
+    try:
+        return [line for line in db.iterdump() if '"workers"' not in line]
+    finally:
+        db.close()
+
+
+async def new_owner(path: Path, child: Child) -> list[Any]:
+    """Take the run over, wake the old owner while the new one holds it, and bring it to its end."""
+    flow = Flow("new", freezes=False)
+    store = SQLiteStore(path, durability="process")
+    async with Engine(store, [flow], lease=60.0, poll=0.02) as engine:
+        stream = engine.stream(RUN)
+        first = await anext(stream)
+        assert first.event.by == "new"
+        while (await engine.get(RUN)).status is not RunStatus.WAITING:
+            await store.changed(0.05)
+        before = everything(path)
+        child.go_on()
+        assert "another worker has taken it over" in child.hear()  # its commit was refused
+        assert everything(path) == before, "the old owner has written something"
+        assert (await engine.get(RUN)).owner == engine.worker_id
+        await engine.signal(RUN, Go())
+        rest = [item.event async for item in stream]
+        assert [type(event).__name__ for event in rest] == ["StopEvent"]
+        assert child.wait().said[-1] == ["new", "new, twice"]
+        return await engine.result(RUN)
+
+
+def test_a_process_that_was_stopped_beyond_its_lease_keeps_nothing(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
-    async with Engine(SQLiteStore(str(path)), [flow("a", 3600)]) as engine:
-        handler = await engine.start("slow", run_id=RUN)
-        old = await engine.store.get(RUN)
-        assert old is not None
-        thief = SQLiteStore(str(path))
-        await thief.open()
-        taken = await thief.claim_one("thief", RUN, time.time(), dead=[engine.worker_id])
-        assert taken is not None
-        assert taken.fence == old.fence + 1
-        stale = Commit(
-            run=RUN,
-            fence=old.fence,
-            at=time.time(),
-            status=RunStatus.COMPLETED,
-            due=None,
-            worker=engine.worker_id,
-            rows=[b'[["end","completed"]]'],
-            detail=b"{}",
-            blobs={"0" * 64: b"{}"},
+    with begin(partial(old_owner, path, 0.2)) as child:
+        child.stopped()
+        assert asyncio.run(new_owner(path, child)) == ["new", "new, twice"]
+
+
+# --- the transaction -----------------------------------------------------------------------------
+
+
+async def held(store: SQLiteStore) -> None:
+    """Two workers without a lease, and a run that the first of them holds and has advanced."""
+    for worker in ("old", "new"):
+        await store.register(WorkerRow(worker, "host", 1, 0.0, ["flow"]))
+    new = NewRun(RUN, "flow", 0.0)
+    await store.commit(turn(1, create=new))
+    await store.commit(turn(1))  # what the store remembers of the row is in use from here on
+    await store.create(NewRun("other", "flow", 0.0))
+
+
+def turn(fence: int, **changes: Any) -> Commit:
+    given: dict[str, Any] = {"rows": [b"[]"], **changes}
+    return Commit(
+        run=RUN, fence=fence, at=1.0, status=RunStatus.RUNNING, due=0.0, worker="old", **given
+    )
+
+
+BIG = b"big"
+CHANGES: dict[str, dict[str, Any]] = {
+    "a row": {},
+    "rows": {"rows": [b"[1]", b"[2]"]},
+    "a word, and no row": {"rows": [], "detail": b"{}"},
+    "an end": {"release": True, "detail": b'{"reason": "late"}'},
+    "a message": {"messages": [NewMessage("other", "cancel", b'"late"', 1.0)]},
+    "a child": {"children": [NewRun("child", "flow", 1.0, parent=RUN)]},
+    "a blob": {"blobs": {digest_of(BIG): BIG}},
+    "a snapshot": {"snapshot": Snapshot(2, b"{}")},
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+async def test_nothing_of_a_commit_under_an_older_claim_is_kept(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "runs.db"
+    old, new = (SQLiteStore(path, durability="process") for _ in range(2))
+    await old.open()
+    await new.open()
+    try:
+        await held(old)
+        row = await new.claim_one("new", RUN, 1.0)
+        assert row is not None
+        assert (row.fence, row.owner) == (2, "new")
+        before = everything(path)
+        for store in (old, new):
+            with pytest.raises(LeaseLost):
+                await store.commit(turn(1, **CHANGES[what]))
+        assert everything(path) == before
+        assert await new.commit(turn(2, **CHANGES[what])) == RUN
+        assert everything(path) != before
+    finally:
+        await old.close()
+        await new.close()
+
+
+async def test_a_refused_commit_takes_nobody_elses_with_it(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "runs.db", durability="process")
+    await store.open()
+    try:
+        await held(store)
+        other = await store.claim_one("old", "other", 1.0)
+        assert other is not None
+        assert await store.claim_one("new", RUN, 1.0) is not None
+        fine = Commit("other", other.fence, 1.0, RunStatus.RUNNING, 0.0, "old", [b"[7]"])
+        late, kept, later = await asyncio.gather(
+            store.commit(turn(1)), store.commit(fine), store.commit(turn(1)), return_exceptions=True
         )
-        with pytest.raises(LeaseLost):
-            await engine.store.commit(stale)
-        after = await thief.load(RUN)
-        assert after is not None
-        assert (after.row.status, after.row.seq) == (old.status, old.seq)
-        assert len(after.rows) == old.seq
-        await thief.close()
-        assert not handler.is_done()
+        assert isinstance(late, LeaseLost)
+        assert isinstance(later, LeaseLost)
+        assert kept == "other"
+        assert [row.data for row in await store.read("other")] == [b"[7]"]
+        assert len(await store.read(RUN)) == 2
+    finally:
+        await store.close()
 
 
-def test_a_process_that_was_away_beyond_its_lease_commits_nothing(tmp_path: Path) -> None:
+async def test_the_fence_is_looked_at_in_the_transaction_that_commits(tmp_path: Path) -> None:
+    """The claim changes hands after the commit was asked for, and before its transaction begins."""
     path = tmp_path / "runs.db"
+    store = SQLiteStore(path, durability="process")
+    await store.open()
+    other = sqlite3.connect(path, isolation_level=None)
+    try:
+        await held(store)
+        other.execute("BEGIN IMMEDIATE")  # nobody else can write now
+        late = asyncio.ensure_future(store.commit(turn(1, rows=[b"[9]"])))
+        await store.get(RUN)  # a thread's turn: the writer has the job by now
+        assert not late.done()
+        other.execute("UPDATE runs SET owner = 'new', fence = fence + 1 WHERE id = ?", (RUN,))
+        other.execute("COMMIT")
+        with pytest.raises(LeaseLost):
+            await late
+        assert b"[9]" not in [row.data for row in await store.read(RUN)]
+    finally:
+        other.close()
+        await store.close()
 
-    async def old(me: Process) -> None:
-        engine = Engine(me.store(path), [flow("old", 0.3)], lease=LEASE, poll=0.02)
-        async with engine:
-            handler = await engine.start("slow", run_id=RUN)
-            me.say("started")
-            me.say(await handler)
-            me.say(engine.worker_id)
 
-    async def take_over() -> object:
-        async with Engine(
-            SQLiteStore(str(path)), [flow("new", 0)], lease=LEASE, poll=0.02
-        ) as engine:
-            async with asyncio.timeout(15):
-                return await engine.result(RUN)
-
-    with begin(old) as process:
-        assert process.hear() == "started"
-        process.stop()
-        # The stopped process is alive, so nothing but its lease, running out, frees the run.
-        assert asyncio.run(take_over()) == "new, then new"
-        process.go_on()
-        assert process.hear() == "new, then new"  # what it did itself meanwhile is not kept
-        process.hear()
-        process.wait()
-
-    async def journal() -> list[object]:
-        async with Engine(SQLiteStore(str(path)), worker=False) as engine:
-            return [entry for _, _, row in await engine.journal(RUN) for entry in row]
-
-    tags = [entry[0] for entry in asyncio.run(journal())]  # type: ignore[index]
-    assert tags.count("done") == 2
-    assert tags.count("end") == 1
+async def test_every_claim_has_a_higher_number_than_the_one_before(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "runs.db", durability="process")
+    await store.open()
+    try:
+        await held(store)
+        fences = [1]
+        for worker in ("new", "old", "new", "old"):
+            (row,) = await store.claim(worker, ["flow"], 1.0, 1)
+            if row.id != RUN:
+                row = await store.claim_one(worker, RUN, 1.0)
+                assert row is not None
+            fences.append(row.fence)
+            for stale in fences[:-1]:
+                with pytest.raises(LeaseLost):
+                    await store.commit(turn(stale))
+        assert fences == [1, 2, 3, 4, 5]
+    finally:
+        await store.close()
