@@ -1,8 +1,8 @@
 """P8: after a cancel is accepted no new step starts; child runs are cancelled too.
 
-Accepted means: the call has returned, and the engine that was called holds the run; or, when another
-worker holds it, or nobody does, that worker has taken the request in. The tests catch, each tried
-out: a cancel that returns before it was taken in, or before what was decided earlier has been
+Accepted means: the call has returned, and the engine that was called holds the run; or, when
+another worker holds it, or nobody does, that worker has taken the request in. The tests catch, each
+tried out: a cancel that returns before it was taken in, or before what was decided earlier has been
 performed or dropped; children that are not told, or only the first thousand of them; bodies that
 are left to run.
 """
