@@ -4,9 +4,9 @@ A claim has a number, the fence, and a commit is refused when its number is not 
 That is looked at in the very transaction that commits: a worker that was stopped (a laptop that
 slept, a machine under a debugger) does not know that its lease is over, and asks nobody before.
 
-Caught breaks: an UPDATE of the run's row that does not ask for the fence (with and without what
-the store remembers of the row); a fence that is looked at before the transaction begins; a fence
-that does not grow when a run is taken over; a store that goes on after the refusal.
+Caught breaks: an UPDATE of the run's row that asks for its number and seq, but not for the fence; a
+fence that does not grow when a run is taken over; a refusal that takes the rest of its group of
+commits with it.
 """
 
 from __future__ import annotations
