@@ -117,12 +117,12 @@ def test_signals_before_anyone_waits_are_taken_once_whatever_write_kills(tmp_pat
         assert result == [1, 2]
         assert got == [1, 2]
         assert left == 0
-    assert (True, 3) in found, "no kill came while the signals were in the inbox"
+    assert (True, 4) in found, "no kill came while the start and the signals were in the inbox"
     assert found.count((True, 0)) >= 2, "no kill came while they were kept for a wait to come"
 
 
 async def left_by_the_dead(path: Path) -> tuple[bool, int]:
-    """Whether the run has yet to end, and how many signals are in its inbox."""
+    """Whether the run has yet to end, and how many messages are in its inbox."""
     store = store_on(path)
     async with Engine(store, worker=False) as looker:
         alive = not (await looker.get(RUN)).status.terminal
