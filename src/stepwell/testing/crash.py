@@ -36,7 +36,7 @@ Answer: TypeAlias = "Event | Mapping[str, Any] | str"
 RUN = "crash-point"
 _GONE = 60.0
 """Virtual seconds between a death and the next life."""
-_LEASE = 1e9
+_LEASE = 60.0
 """Nobody else is there who could take over; so the engine need not say that it is alive."""
 
 
