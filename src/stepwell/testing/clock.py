@@ -204,6 +204,10 @@ class VirtualClock:
         """Whether `run` has gone on for longer than the limit."""
         return self.elapsed > self._until
 
+    def go_on(self) -> None:
+        """The limit was told of; what is left to do is cleaning up."""
+        self._until = self.elapsed + self.limit
+
     async def _pause(self) -> None:
         """With a seed: let others go first, or not."""
         if self.random is not None and self.random.random() < 0.75:
@@ -335,6 +339,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def hopeless(self) -> NothingLeft:
         """What to raise when nothing will ever happen again."""
         waiting = asyncio.all_tasks(self)
+        self.clock.go_on()
         tasks = "".join(f"\n  {task.get_name()}: {_where(task)}" for task in waiting)
         return NothingLeft(
             "the code under test waits for something that can never come: no timer is set (or "
@@ -347,6 +352,8 @@ def _where(task: asyncio.Task[Any]) -> str:
     """Where a task waits: its coroutines, from the outermost to the innermost."""
     places: list[str] = []
     coroutine: Any = task.get_coro()
+    if isinstance(coroutine, _Later):
+        coroutine = coroutine.rest
     while (frame := getattr(coroutine, "cr_frame", None)) is not None:
         places.append(f"{frame.f_code.co_qualname} (line {frame.f_lineno})")
         coroutine = coroutine.cr_await
@@ -358,28 +365,28 @@ class _Later(Coroutine[Any, Any, T]):
 
     def __init__(self, clock: VirtualClock, coro: Coroutine[Any, Any, T]) -> None:
         self._coro = coro
-        self._rest = self._run(clock)
+        self.rest = self._run(clock)
 
     async def _run(self, clock: VirtualClock) -> T:
         await asyncio.sleep(cast(Random, clock.random).random() * 1e-3)
         return await self._coro
 
     def send(self, value: Any, /) -> Any:
-        return self._rest.send(value)
+        return self.rest.send(value)
 
     def throw(self, *error: Any) -> Any:
         try:
-            return self._rest.throw(*error)
+            return self.rest.throw(*error)
         finally:
-            if inspect.getcoroutinestate(cast(Any, self._rest)) == inspect.CORO_CLOSED:
+            if inspect.getcoroutinestate(cast(Any, self.rest)) == inspect.CORO_CLOSED:
                 self._coro.close()
 
     def close(self) -> None:
-        self._rest.close()
+        self.rest.close()
         self._coro.close()
 
     def __await__(self) -> Any:
-        return self._rest.__await__()
+        return self.rest.__await__()
 
 
 class _Jumping(selectors.BaseSelector):

@@ -31,6 +31,8 @@ class Hooks:
 class HookedEngine(Engine):
     """An `Engine` whose bodies report to `hooks`. Made by `VirtualClock.engine`."""
 
+    _abandoned = False
+
     def __init__(
         self,
         *args: Any,
@@ -54,9 +56,19 @@ class HookedEngine(Engine):
             know_hooked(program, owner)
 
     def abandon(self) -> None:
-        """Forget that this engine was started, so that nothing stops it: its process seems to have
-        died."""
-        self._starting = None
+        """Leave the engine as it is, for good: its process seems to have died."""
+        self._abandoned = True
+
+    async def start_up(self) -> None:
+        """See `Engine.start_up`. One that was abandoned never gets there."""
+        if self._abandoned:
+            await asyncio.get_running_loop().create_future()
+        await super().start_up()
+
+    async def stop(self, grace: float = 2.0) -> None:
+        """See `Engine.stop`. One that was abandoned stops nothing."""
+        if not self._abandoned:
+            await super().stop(grace)
 
 
 def _plain(handler: Handler) -> Handler:
@@ -136,8 +148,3 @@ class Bodies(Hooks):
         for body in self.begun:
             counts[body] = counts.get(body, 0) + 1
         return counts
-
-
-async def nothing() -> None:
-    """A pause that is none."""
-    await asyncio.sleep(0)
