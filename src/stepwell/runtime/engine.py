@@ -37,7 +37,7 @@ from stepwell.runtime.ledger import RunLedger
 from stepwell.runtime.saved import restore
 from stepwell.runtime.stored import StoredRun, StreamItem, read_stream
 from stepwell.runtime.views import RunInfo, WaitInfo, Why, run_info, waits_of, why_of
-from stepwell.runtime.worker import Worker, misfit_of
+from stepwell.runtime.worker import Worker, misfit_of, readable
 from stepwell.stores.base import Commit, NewMessage, NewRun, RunFilter, Store
 from stepwell.stores.registry import open_store
 from stepwell.values import Clock, ErrorInfo, Json, RunStatus
@@ -125,6 +125,7 @@ class Engine:
             claims=worker,
         )
         self._starting: asyncio.Task[None] | None = None
+        self._beginnings: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         for workflow in workflows:
             self.register(workflow)
@@ -164,6 +165,12 @@ class Engine:
     async def stop(self, grace: float = 2.0) -> None:
         """Stop: claim nothing more, let bodies that are running end within `grace` seconds, let go
         of all runs (others, or the next start, go on with them), close the store."""
+        if self._beginnings:
+            # What was started is kept before the engine goes, whether or not anyone asks for it.
+            _, late = await asyncio.wait(tuple(self._beginnings), timeout=grace + 5.0)
+            for task in late:
+                logger.error("the engine stops, and a run that was just started is not kept")
+                task.cancel()
         starting, self._starting = self._starting, None
         if starting is None:
             return
@@ -242,6 +249,8 @@ class Engine:
         beginning = asyncio.get_running_loop().create_task(
             self._begin(stored, owner, messages, key, correlation, priority, store, ctx)
         )
+        self._beginnings.add(beginning)
+        beginning.add_done_callback(self._beginnings.discard)
         stored.follow(beginning)
         return WorkflowHandler(stored)
 
@@ -488,7 +497,8 @@ class Engine:
         ]
         known = any(info.workflow in w.workflows for w in alive)
         held = any(w.id == info.owner for w in alive)
-        return why_of(info, run, definition, now, held=held, known=known)
+        with readable(run_id):
+            return why_of(info, run, definition, now, held=held, known=known)
 
     async def waits(self, run_id: str) -> list[WaitInfo]:
         """All that the run waits for now, also while other steps of it run. Needs no code of the
@@ -496,7 +506,9 @@ class Engine:
         info = await self.get(run_id)
         if info.status.terminal:
             return []
-        return waits_of(await self._folded_bare(run_id))
+        run = await self._folded_bare(run_id)
+        with readable(run_id):
+            return waits_of(run)
 
     async def _folded_bare(self, run_id: str) -> Run:
         """The run, folded without its workflow's code: payloads stay plain data."""
@@ -505,11 +517,12 @@ class Engine:
             raise RunNotFound(run_id)
         types = TypeRegistry(())
         run = Run(run_id)
-        if loaded.snapshot is not None:
-            run = restore(json.loads(loaded.snapshot.data)["run"], types)
-        for row in loaded.rows:
-            for entry in codec.decode(await self._worker.whole(row.data), types, row.at):
-                EVOLVE[type(entry)](run, entry)
+        with readable(run_id):
+            if loaded.snapshot is not None:
+                run = restore(json.loads(loaded.snapshot.data)["run"], types)
+            for row in loaded.rows:
+                for entry in codec.decode(await self._worker.whole(row.data), types, row.at):
+                    EVOLVE[type(entry)](run, entry)
         return run
 
     async def _folded(self, run_id: str, program: Program) -> Run:
@@ -535,7 +548,8 @@ class Engine:
                     continue
                 try:
                     run = await self._folded(info.id, known[0])
-                    found.append((info, misfit_of(run, known[0])))
+                    with readable(info.id):
+                        found.append((info, misfit_of(run, known[0])))
                 except (ValueError, KeyError, TypeError, StoreError) as error:
                     found.append((info, f"its journal can't be read by this code: {error}"))
             if cursor is None:

@@ -14,12 +14,19 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from stepwell.authoring.events.state_store import DictState, InMemoryStateStore
 from stepwell.authoring.program import Program
-from stepwell.errors import LeaseLost, RunAlreadyExists, StepwellError, StoreError
+from stepwell.errors import (
+    LeaseLost,
+    RunAlreadyExists,
+    StepwellError,
+    StoreCorrupt,
+    StoreError,
+)
 from stepwell.kernel.inputs import (
     Arrived,
     CancelAsked,
@@ -399,15 +406,18 @@ class Worker:
         )
         active = self.adopt(program, owner, run, ledger, state)
         now = self.clock.now()
-        if run.begun:
-            active.feed(Loaded(now, self.id))
-        for message in loaded.messages:
-            self._take(ledger, message)
-        if run.begun:
-            active.feed(Due(now))
-        if ledger.idle:
-            # Nothing came of it (a message was withdrawn, say): just go on waiting here.
-            active.resume()
+        try:
+            if run.begun:
+                active.feed(Loaded(now, self.id))
+            for message in loaded.messages:
+                self._take(ledger, message)
+            if run.begun:
+                active.feed(Due(now))
+            if ledger.idle:
+                # Nothing came of it (a message was withdrawn, say): just go on waiting here.
+                active.resume()
+        except Exception as bug:
+            active.broken(bug)
         return active
 
     async def fold(
@@ -418,22 +428,24 @@ class Worker:
         state_type: type[Any] = program.state_type or DictState
         run = Run(loaded.row.id)
         state: InMemoryStateStore[Any] | None = None
-        if loaded.snapshot is not None:
-            data = json.loads(loaded.snapshot.data)
-            run = restore(data["run"], types)
-            if data["state"] is not None:
-                state = InMemoryStateStore[Any].from_encoded(
-                    data["state"], state_type, program.serializer
-                )
-        for row in loaded.rows:
-            for entry in codec.decode(await self.whole(row.data), types, row.at):
-                EVOLVE[type(entry)](run, entry)
-                if isinstance(entry, StateEdited):
-                    if state is None:
-                        state = InMemoryStateStore(
-                            state_type=state_type, serializer=program.serializer
-                        )
-                    state.apply_patch(cast(Any, entry.edits), program.serializer)
+        with readable(run.id):
+            if loaded.snapshot is not None:
+                data = json.loads(loaded.snapshot.data)
+                run = restore(data["run"], types)
+                run.id = loaded.row.id
+                if data["state"] is not None:
+                    state = InMemoryStateStore[Any].from_encoded(
+                        data["state"], state_type, program.serializer
+                    )
+            for row in loaded.rows:
+                for entry in codec.decode(await self.whole(row.data), types, row.at):
+                    EVOLVE[type(entry)](run, entry)
+                    if isinstance(entry, StateEdited):
+                        if state is None:
+                            state = InMemoryStateStore(
+                                state_type=state_type, serializer=program.serializer
+                            )
+                        state.apply_patch(cast(Any, entry.edits), program.serializer)
         return run, state
 
     async def whole(self, data: bytes) -> bytes:
@@ -538,9 +550,13 @@ class Worker:
                 error,
             )
             input = None
-        if input is not None:
-            active.feed(input)
-        ledger.consumed(message.id)
+        try:
+            if input is not None:
+                active.feed(input)
+        except Exception as bug:
+            active.broken(bug)  # and the message stays, for who resumes the run
+        else:
+            ledger.consumed(message.id)
 
     # --- what the ledgers tell -------------------------------------------------------------------
 
@@ -690,6 +706,15 @@ class Worker:
         """Runs that are followed here but advanced elsewhere may have news."""
         for run in [run for run in self._news if run not in self.runs]:
             self._tell(run)
+
+
+@contextmanager
+def readable(run: str) -> Generator[None]:
+    """What is stored of a run is read here: what makes no sense of it is said to be the store's."""
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError) as error:
+        raise StoreCorrupt(f"what is stored of run {run} makes no sense: {error!r}") from error
 
 
 async def _stop_bodies(active: ActiveRun) -> None:
