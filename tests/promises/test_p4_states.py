@@ -6,8 +6,8 @@ write of the store the two must agree, and the fold must be what can be read off
 another way: by its entries and by the work that is owed.
 
 Caught breaks: a run that goes on deciding after its end; a store that takes signals for ended runs;
-a status that forgets queued work, or that a run is parked; a row that keeps the status of the
-commit before; `why` without a time, or without what to do.
+a fault in what follows the end that parks the run; a status that forgets that a run is parked; a
+row of the store that says "running" while the run waits; `why` that does not say since when.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from tests.durable.flows import Answer, asks
+from tests.durable.flows import Answer, Linear, asks
 
 from stepwell import Context, Event, StartEvent, StopEvent, Workflow, step
 from stepwell.errors import LeaseLost, NoPendingQuestion, WorkflowRuntimeError
@@ -28,6 +28,7 @@ from stepwell.kernel.journal import Entry, RunEnded, RunParked, RunResumed, RunS
 from stepwell.kernel.run import QUEUED, RUNNING, Run, fold, pending
 from stepwell.retry_policy import retry_policy, stop_after_attempt, wait_fixed
 from stepwell.runtime import codec
+from stepwell.runtime.turn import ActiveRun
 from stepwell.stores.base import Commit, Store
 from stepwell.stores.sqlite import SQLiteStore
 from stepwell.testing import Hook, HookedEngine, VirtualClock, hooked
@@ -143,6 +144,22 @@ async def test_nothing_changes_a_run_that_has_ended(
     with pytest.raises(LeaseLost):  # by a worker that held the run before it ended
         await engine.store.commit(late)
     assert await all_of_it(engine) == before
+
+
+async def test_a_fault_that_shows_after_the_end_changes_nothing(
+    virtual_clock: VirtualClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end is committed, and then this library fails to tell others of it."""
+
+    def broken(_: ActiveRun) -> None:
+        raise ZeroDivisionError("a fault of ours")
+
+    monkeypatch.setattr(ActiveRun, "_finish_run", broken)
+    engine = engine_on(virtual_clock, tmp_path, Linear())
+    handler = await engine.start(Linear, run_id=RUN)
+    assert await handler == 2
+    await virtual_clock.advance(60)
+    assert (await engine.get(RUN)).status is RunStatus.COMPLETED
 
 
 # --- one status ----------------------------------------------------------------------------------
@@ -266,6 +283,38 @@ async def test_a_run_has_one_status_at_every_row_and_its_row_in_the_store_says_i
     assert agreement.seen[-1] is RunStatus.COMPLETED
     counts = await engine.counts()
     assert [(status, n) for (_, status), n in counts.items() if n] == [(RunStatus.COMPLETED, 1)]
+
+
+@pytest.mark.parametrize("words", ["cc", "cp", "ca", "ac", "pc", "pa"])
+async def test_words_that_come_together_with_the_one_that_ends_a_run_change_nothing(
+    virtual_clock: VirtualClock, tmp_path: Path, words: str
+) -> None:
+    """They were accepted, and are read from the inbox when the run has just ended."""
+    flow = asks()
+    engine = engine_on(virtual_clock, tmp_path, flow)
+    await engine.start(flow, run_id=RUN)
+    await virtual_clock.settle()
+    await engine.stop()
+    looker = engine_on(virtual_clock, tmp_path, flow, worker=False)
+    for word in words:
+        if word == "c":
+            assert await looker.cancel(RUN)
+        elif word == "p":
+            assert await looker.park(RUN, "let me look")
+        else:
+            assert await looker.signal(RUN, Answer(text="yes"))
+    engine = engine_on(virtual_clock, tmp_path, flow)
+    await engine.start_up()
+    await virtual_clock.advance(60)
+    rows = [
+        codec.decode(row.data, flow.compiled().types, row.at)
+        for row in await engine.store.read(RUN)
+    ]
+    status = (await engine.get(RUN)).status
+    assert statuses(rows)[-1] is status
+    expected = {"a": RunStatus.COMPLETED, "c": RunStatus.CANCELLED, "p": RunStatus.PARKED}
+    assert status is (RunStatus.CANCELLED if words in ("ac", "pc") else expected[words[0]])
+    assert await engine.store.messages(RUN) == []
 
 
 # --- why -----------------------------------------------------------------------------------------

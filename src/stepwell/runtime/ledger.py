@@ -67,6 +67,7 @@ class RunLedger:
         self.snapshot_seq = snapshot_seq
         self.read_up_to = 0
         self.lost = False
+        self.ended = False  # the run's end is committed
         self.busy_since: float | None = None
         self.active: ActiveRun | None = None
         self._entries: list[Entry] = []
@@ -137,7 +138,8 @@ class RunLedger:
             # Not the store's trouble (that is waited out) and not a lost lease: a fault of ours.
             logger.critical("run %s: a commit failed", self.run_id, exc_info=bug)
             self._give_up()
-            self.worker.crashed(self, bug)
+            if not self.ended:  # what has ended stays as it ended
+                self.worker.crashed(self, bug)
         finally:
             self._task = None
             waiting, self._waiting = self._waiting, []
@@ -177,6 +179,7 @@ class RunLedger:
                     return False
                 self.seq += len(commit.rows)
                 self.create = None
+                self.ended = commit.status.terminal
                 return True
 
     def _done(self, entries: Sequence[Entry]) -> None:
