@@ -448,8 +448,11 @@ class ActiveRun:
 
     def _ring(self) -> None:
         self._timer = self._armed = None
-        self.feed(Due(self.clock.now()))
-        self._arm()
+        try:
+            self.feed(Due(self.clock.now()))
+            self._arm()
+        except Exception as bug:
+            self.broken(bug)
 
     # --- bodies ----------------------------------------------------------------------------------
 
