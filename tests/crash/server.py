@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.crash import flows
+
 from stepwell.errors import StoreError
 from stepwell.runtime.engine import Engine
 from stepwell.runtime.views import WaitInfo
@@ -26,7 +28,6 @@ from stepwell.stores.sqlite import SQLiteStore
 from stepwell.testing import Bodies, VirtualClock
 from stepwell.testing.crash import RUN, Life, Play
 from stepwell.values import derived_id
-from tests.crash import flows
 
 SIDE_BY_SIDE = 3
 SECONDS = 30
@@ -93,9 +94,7 @@ async def _left(store: Store) -> list[str]:
     return faults
 
 
-def life(
-    name: str, directory: Path, number: int, kill: tuple[int, str] | None, out: Path
-) -> None:
+def life(name: str, directory: Path, number: int, kill: tuple[int, str] | None, out: Path) -> None:
     """One life, in this process; its report goes to `out`."""
     path = directory / "runs.db"
     flows.LOG = os.open(directory / f"effects-{number}", os.O_APPEND | os.O_CREAT | os.O_WRONLY)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tests.crash.conftest import ForkServer
 from tests.crash.flows import FLOWS, SEVERAL_AT_ONCE
 
@@ -49,7 +48,9 @@ def _check(name: str, expected: dict[str, Any], expected_effects: list[str], one
     ), where
 
 
-def _uninterrupted(forks: ForkServer, name: str, directory: Path) -> tuple[dict[str, Any], list[str]]:
+def _uninterrupted(
+    forks: ForkServer, name: str, directory: Path
+) -> tuple[dict[str, Any], list[str]]:
     (calm,) = forks.lives(name, directory / "calm", [[]])
     assert calm["statuses"] == [0], calm["errors"]
     assert calm["report"]["left"] == []

@@ -6,12 +6,12 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from tests.durable.flows import Answer, Asks, asks
 
 from stepwell import Context, InputRequiredEvent, StartEvent, StopEvent, Workflow, step
 from stepwell.errors import ChildFailed, WorkflowCancelledByUser
 from stepwell.testing import HookedEngine, VirtualClock
 from stepwell.values import RunStatus
-from tests.durable.flows import Answer, Asks, asks
 
 pytestmark = pytest.mark.timeout(30)
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.durable.flows import Answer, Middle, asks
 
 from stepwell import Context, Event, InputRequiredEvent, StartEvent, StopEvent, Workflow, step
 from stepwell.errors import UnserializableValue, ValueTooLarge
 from stepwell.testing import Bodies, HookedEngine, VirtualClock
 from stepwell.values import RunStatus
-from tests.durable.flows import Answer, Middle, asks
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -275,7 +275,7 @@ async def test_a_reader_goes_on_at_its_cursor_after_a_restart(
     await first.stop()
     second = virtual_clock.engine(url_of(tmp_path), [flow])
     async for item in second.stream(run_id, after=cursor):
-        seen.append(repr(item.event))
+        seen.append(repr(item.event))  # noqa: PERF401
     assert seen[:4] == [f"Event(n={n})" for n in range(4)]
     assert len(seen) == 6
     assert len(set(seen)) == 6

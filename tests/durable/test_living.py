@@ -7,13 +7,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from tests.durable.flows import Answer, Linear, Middle, asks
 
 from stepwell import Context, Event, StartEvent, StopEvent, Workflow, step
 from stepwell.errors import WorkflowTimeoutError
 from stepwell.retry_policy import retry_policy, stop_after_attempt, wait_fixed
 from stepwell.testing import Bodies, History, HookedEngine, VirtualClock
 from stepwell.values import RunStatus
-from tests.durable.flows import Answer, Linear, Middle, asks
 
 pytestmark = pytest.mark.timeout(30)
 

@@ -12,6 +12,7 @@ from datetime import timedelta
 from random import Random
 
 import pytest
+from tests.durable.flows import Answer, Middle
 
 from stepwell import (
     Context,
@@ -30,7 +31,6 @@ from stepwell.retry_policy import retry_policy, stop_after_attempt, wait_fixed
 from stepwell.stores.memory import MemoryStore
 from stepwell.testing import Bodies, Dying, HookedEngine, VirtualClock, hooked
 from stepwell.values import RunStatus
-from tests.durable.flows import Answer, Middle
 
 pytestmark = pytest.mark.timeout(60)
 SEEDS = range(200)
@@ -130,7 +130,9 @@ def test_every_order_ends_alike(seed: int) -> None:
         assert await handler == sum(range(6))
         await answer
         await check(engine, handler.run_id)
-        shown = [i.event["shown"] async for i in engine.stream(handler.run_id) if "shown" in i.event]
+        shown = [
+            i.event["shown"] async for i in engine.stream(handler.run_id) if "shown" in i.event
+        ]
         assert sorted(shown) == list(range(6))
 
     VirtualClock(seed=seed).run(main)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.durable.flows import Answer, Asks, Fails, Linear, Middle, asks
 
 from stepwell import Context, StartEvent, StopEvent, Workflow, step
 from stepwell.errors import WorkflowCancelledByUser, WorkflowRuntimeError
 from stepwell.testing import History, HookedEngine, VirtualClock
 from stepwell.values import RunStatus
-from tests.durable.flows import Answer, Asks, Fails, Linear, Middle, asks
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -201,7 +201,7 @@ async def test_a_run_that_cannot_be_decoded_is_parked_and_nothing_of_it_is_chang
     class New(Workflow):
         @step
         async def first(self, ctx: Context, ev: StartEvent) -> wider:  # type: ignore[valid-type]
-            return wider(m=1)
+            return wider(m=1)  # pyright: ignore[reportCallIssue] - made by hand above
 
         @step
         async def wait(self, ctx: Context, ev: wider) -> StopEvent:  # type: ignore[valid-type]
@@ -325,7 +325,7 @@ async def test_why_is_a_sentence_for_every_status(
     engine = sqlite_engine
     flows: list[Any] = [Linear(), Fails(), asks(), Busy(timeout=5.0)]
     runs = [(await engine.start(flow)).run_id for flow in flows]
-    for run in runs[:2]:
+    for _run in runs[:2]:
         await virtual_clock.settle()
     seen = {(await engine.get(run)).status for run in runs}
     assert seen == {

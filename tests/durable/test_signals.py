@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.durable.flows import Answer, Linear, Middle, asks
 
 from stepwell import (
     Context,
@@ -18,7 +19,6 @@ from stepwell import (
 from stepwell.errors import NoPendingQuestion, RunNotFound
 from stepwell.testing import HookedEngine, VirtualClock
 from stepwell.values import RunStatus
-from tests.durable.flows import Answer, Linear, Middle, asks
 
 pytestmark = pytest.mark.timeout(30)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.durable.flows import Asks, Linear, asks
 
 from stepwell import StartEvent, StopEvent, Workflow, step
 from stepwell.errors import (
@@ -14,7 +15,6 @@ from stepwell.errors import (
 )
 from stepwell.testing import HookedEngine, VirtualClock
 from stepwell.values import RunStatus
-from tests.durable.flows import Asks, Linear, asks
 
 pytestmark = pytest.mark.timeout(30)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.durable.flows import Middle
 
 from stepwell import Context, Event, StartEvent, StopEvent, Workflow, step
 from stepwell.stores.memory import MemoryStore
 from stepwell.testing import VirtualClock
-from tests.durable.flows import Middle
 
 pytestmark = pytest.mark.timeout(30)
 

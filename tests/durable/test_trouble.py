@@ -9,6 +9,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from tests.durable.flows import Answer, Linear, Middle, asks
 
 from stepwell import Context, StartEvent, StopEvent, Workflow, step
 from stepwell.errors import (
@@ -23,7 +24,6 @@ from stepwell.runtime.engine import Engine
 from stepwell.stores.memory import MemoryStore
 from stepwell.stores.sqlite import SQLiteStore
 from stepwell.testing import Bodies, Failing, History, VirtualClock, hooked
-from tests.durable.flows import Answer, Linear, Middle, asks
 
 pytestmark = pytest.mark.timeout(30)
 

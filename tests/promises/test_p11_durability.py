@@ -13,6 +13,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -128,4 +129,4 @@ async def test_a_store_in_trouble_is_waited_for_and_nothing_is_lost(
         entries = [entry for _, _, row in await engine.journal(handler.run_id) for entry in row]
     stop()
     locker.close()
-    assert [entry[0] for entry in entries].count("done") == 2
+    assert [entry[0] for entry in cast("list[list[object]]", entries)].count("done") == 2

@@ -353,7 +353,7 @@ def _where(task: asyncio.Task[Any]) -> str:
     places: list[str] = []
     coroutine: Any = task.get_coro()
     if isinstance(coroutine, _Later):
-        coroutine = coroutine.rest
+        coroutine = cast(Any, coroutine).rest
     while (frame := getattr(coroutine, "cr_frame", None)) is not None:
         places.append(f"{frame.f_code.co_qualname} (line {frame.f_lineno})")
         coroutine = coroutine.cr_await
