@@ -4,9 +4,9 @@ One journal row is one commit: it is there or it is not. So a step's result, the
 returned and its edits of the state must stand in one row; a failed attempt may leave no edit; and a
 process that is killed at any write leaves the edits of just those steps that have a result.
 
-Caught breaks: edits that are entered as they are made instead of with the result; a failed
-attempt whose edits are not taken back; a result that is committed in another row than what the
-step emitted; a reader that counts its cursor over the whole stream.
+Caught breaks: edits that are entered as they are made instead of with the result; edits that are
+entered a moment after the result; a failed attempt whose edits are not taken back; a reader that
+counts on from its cursor in the rows after it.
 """
 
 from __future__ import annotations
