@@ -104,6 +104,8 @@ class Context(Generic[S]):
                 )
             except KeyError as error:
                 raise ContextSerdeError(f"the saved context lacks {error}") from error
+            except (LookupError, TypeError, AttributeError) as error:
+                raise ContextSerdeError(f"the saved context makes no sense: {error!r}") from error
             except ValueError as error:
                 if "version=" in str(error):
                     raise
