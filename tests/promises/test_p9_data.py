@@ -13,6 +13,7 @@ serializer that does, exceptions that are looked up by name, and a call of `pick
 from __future__ import annotations
 
 import ast
+import asyncio
 import builtins
 import importlib
 import json
@@ -21,7 +22,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -342,6 +343,47 @@ def test_names_in_an_inbox_are_but_names(tmp_path: Path, trap: str) -> None:
     ends = clock.run(main)
     assert len(ends) > 50
     assert {RunStatus.PARKED, RunStatus.COMPLETED} <= set(ends)
+
+
+def test_names_in_a_saved_context_are_but_names(trap: str) -> None:
+    clock = VirtualClock()
+
+    async def saved() -> dict[str, Any]:
+        handler = victim().run()
+        await asyncio.sleep(0.01)
+        data = handler.ctx.to_dict()
+        await handler.cancel_run()
+        return data
+
+    data = clock.run(saved)
+    state = data["state"]["state_data"]["_data"]
+    item = ("state", "state_data", "_data", "item")
+    hostile = [*poisoned(data)]
+    hostile += [put(data, item, json.dumps(v)) for v in poisoned(json.loads(state["item"]))]
+    for name in NAMES:
+        module, _, kind = name.rpartition(".")
+        named = put(data, ("state", "state_type"), kind)
+        hostile.append(put(named, ("state", "state_module"), module))
+    contexts: list[Context[Any]] = []
+
+    async def go_on() -> None:
+        """What can be read goes on; how it ends is no matter."""
+        for ctx in contexts:
+            # Parts that can be read one by one need not hang together.
+            with suppress(LookupError, TypeError, AttributeError, ValueError):
+                handler = victim().run(ctx=ctx)
+                await clock.advance(61.0)
+                await handler.send_event(Go(text="c"))
+            await clock.settle()
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+
+    with nothing_is_executed(trap):
+        for value in hostile:
+            with suppress(ContextSerdeError, ValueError):
+                contexts.append(Context(victim(), value))
+        clock.run(go_on)
+    assert 20 < len(contexts) < len(hostile) / 2
 
 
 def test_a_typed_state_is_of_its_type_whatever_the_data_say(trap: str) -> None:
