@@ -20,6 +20,7 @@ from stepwell.errors import (
     NoPendingQuestion,
     RunNotFound,
     StoreError,
+    StoreUnavailable,
     WorkflowNotRegistered,
     WorkflowRuntimeError,
 )
@@ -328,6 +329,8 @@ class Engine:
         if other is not None:
             stored.run_id = other
             stored.active = None
+        elif ledger.lost and ledger.create is not None:
+            raise StoreUnavailable(f"the engine stopped before run {new.id} was kept")
 
     async def start(
         self,

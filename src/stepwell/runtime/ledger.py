@@ -25,6 +25,8 @@ from stepwell.kernel.journal import (
     ScopeEntered,
     WaitDropped,
     WaitOpened,
+    WorkAdded,
+    WorkBegun,
 )
 from stepwell.kernel.outcomes import ChildResult, Message
 from stepwell.kernel.run import pending
@@ -100,6 +102,13 @@ class RunLedger:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(waiter)
             await waiter
+
+    def unsafe(self) -> set[int]:
+        return {
+            entry.id
+            for entry in self._entries
+            if isinstance(entry, WorkBegun) or (isinstance(entry, WorkAdded) and entry.begun)
+        }
 
     def broken(self, bug: Exception) -> None:
         info = ErrorInfo.of(bug)
@@ -191,6 +200,13 @@ class RunLedger:
         self.lost = True
         self._entries = []
         self.worker.dropped(self)
+
+    def abandon(self) -> None:
+        """Wait for the store no longer: what it has not kept goes, and is owed again by whoever
+        takes the run up."""
+        self.lost = True
+        if self._task is not None:
+            self._task.cancel()
 
     def _build(self, entries: Sequence[Entry], consumed: Sequence[int]) -> Commit:
         active = cast(ActiveRun, self.active)

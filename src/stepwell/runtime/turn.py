@@ -88,8 +88,17 @@ class Ledger(Protocol):
         """Commit `entries`, decided at `at`, then call `ActiveRun.perform` with them."""
         ...
 
+    @property
+    def lost(self) -> bool:
+        """Whether this process has let go of the run, so nothing is kept any more."""
+        ...
+
     async def settled(self) -> None:
         """Return when everything entered so far is committed."""
+        ...
+
+    def unsafe(self) -> set[int]:
+        """The numbers of the work whose beginning is decided and not committed."""
         ...
 
     def broken(self, bug: Exception) -> None:
@@ -218,7 +227,8 @@ class ActiveRun:
                 for watcher in self.watchers:
                     watcher.decided(self, entry)
             if type(entry) is WorkAdded:
-                if entry.begun and (work := run.work.get(entry.id)) is not None:
+                id = entry.id
+                if entry.begun and id not in self.attempts and (work := run.work.get(id)):
                     self._launch(work)
             elif type(entry) is not WorkDone:
                 act = _PERFORM.get(type(entry))
@@ -239,8 +249,9 @@ class ActiveRun:
         run = self.run
         owed = pending(run).attempts if works is None else works
         asking = [run.work[w.work] for w in (run.waits or {}).values() if w.child and w.work]
+        unsafe = self.ledger.unsafe() if self.ledger is not None else ()
         for work in (*owed, *asking):
-            if work.id not in self.attempts:
+            if work.id not in self.attempts and work.id not in unsafe:
                 self._launch(work)
         self._arm()
 
@@ -302,7 +313,8 @@ class ActiveRun:
     # --- performing ------------------------------------------------------------------------------
 
     def _launch(self, work: Work) -> None:
-        if self.held or self.run.ended is not None:
+        run = self.run
+        if self.held or run.ended is not None or run.parked is not None:
             return  # it stays owed, and is started where the run goes on, or the run is over
         attempt = Attempt(self, work, self.program.handlers[work.step])
         self.attempts[work.id] = attempt
@@ -317,7 +329,7 @@ class ActiveRun:
             if work is not None and work.phase == RUNNING:
                 self._launch(work)
         else:
-            if self.watchers:
+            if self.watchers and attempt.task is not None:  # or else it is told when it starts
                 for watcher in self.watchers:
                     watcher.begun(self, attempt)
             attempt.deliver()

@@ -132,8 +132,7 @@ class Worker:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._drain(grace)
-        for ledger in tuple(self.runs.values()):
-            await self._quiesce(ledger)
+        await asyncio.gather(*map(self._quiesce, tuple(self.runs.values())))
         while self._posts:
             await asyncio.gather(*self._posts, return_exceptions=True)
         try:
@@ -166,6 +165,7 @@ class Worker:
                 await ledger.settled()
         except (TimeoutError, asyncio.CancelledError):
             logger.warning("run %s: its last commit was not finished", ledger.run_id)
+            ledger.abandon()
         self._forget(ledger)
 
     def know(self, program: Program, owner: object) -> None:
