@@ -239,7 +239,7 @@ def test_time_in_a_queue_is_not_counted() -> None:
     [
         ("running", "Currently active steps: s"),
         ("nothing", "No steps active"),
-        ("waiting", "No steps active"),
+        ("waiting", "No steps active; waiting for Go in step 's'"),
         ("several", "Currently active steps: a, z"),
         ("delayed", "No steps active"),
     ],

@@ -78,6 +78,7 @@ from stepwell.kernel.outcomes import (
     Spawn,
     WaitFor,
 )
+from stepwell.kernel.rest import held_up
 from stepwell.kernel.run import EVOLVE, RUNNING, Run, Stream, Wait, Work, due_timer
 from stepwell.values import ErrorInfo, Json, RunStatus, derived_id
 
@@ -677,6 +678,8 @@ def _due(d: Definition, run: Run, i: Due) -> Entries:
             text = f"Operation timed out after {seconds} seconds. " + (
                 f"Currently active steps: {active}" if active else "No steps active"
             )
+            held = held_up(d, run)
+            text += f"; {'; '.join(held)}" if held else ""
             error = ErrorInfo("stepwell.errors.WorkflowTimeoutError", text, active)
             yield from _end(d, run, i.at, RunStatus.TIMED_OUT, None, error)
 

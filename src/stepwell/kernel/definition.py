@@ -120,6 +120,7 @@ class Definition:
     routes: Mapping[str, tuple[Route, ...]] = field(init=False, repr=False, compare=False)
     by_kind: Mapping[str, tuple[Route, ...]] = field(init=False, repr=False, compare=False)
     marked: frozenset[str] = field(init=False, repr=False, compare=False)
+    outside: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         by_name = {step.name: step for step in self.steps}
@@ -145,6 +146,7 @@ class Definition:
         frozen(self, "routes", {tag: tuple(found) for tag, found in routes.items()})
         frozen(self, "by_kind", {tag: tuple(found) for tag, found in by_kind.items()})
         frozen(self, "marked", frozenset((*self.ends, *self.publishes)))
+        frozen(self, "outside", _outside(self))
 
     def to_json(self) -> dict[str, Json]:
         """The definition as JSON values; fields that have their default are left out."""
@@ -157,6 +159,20 @@ class Definition:
         rows = cast("list[Mapping[str, Json]]", data.get("steps", []))
         steps = tuple(_step_from_json(row) for row in rows)
         return cls(steps=steps, **fields)  # pyright: ignore[reportArgumentType]
+
+
+def _outside(d: Definition) -> frozenset[str]:
+    """The tags that steps take and none emits: only the outside can bring them."""
+    given = {d.on_error, d.on_exit, d.entry, *(step.on_error for step in d.steps)}
+    taken = {
+        tag
+        for step in d.steps
+        if step.name not in given
+        for _, tags in _routes_of(step)
+        for tag in tags
+    }
+    made = {tag for step in d.steps for tag in (*step.emits, *step.opens)}
+    return frozenset(taken - made - {d.start})
 
 
 def _routes_of(step: StepDef) -> list[tuple[Route, tuple[str, ...]]]:

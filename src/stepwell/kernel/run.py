@@ -61,6 +61,9 @@ class Phase(enum.IntEnum):
     DELAYED = 3
 
 
+MAX_UNTAKEN = 20
+"""How many tags of messages that no step took a run remembers."""
+
 # Members of an IntEnum are slow to look up through the class on the hot path.
 QUEUED, RUNNING, WAITING, DELAYED = Phase
 
@@ -165,7 +168,7 @@ class Run:
     """One execution of a workflow. Make it with `Run(id)`; change it through `evolve` only.
 
     `orphans` are child runs whose wait died with an attempt: by id, the work that may ask for them
-    again, and under which key.
+    again, and under which key. `untaken` are the tags of what its steps sent and no step took.
     """
 
     id: str
@@ -196,6 +199,7 @@ class Run:
     parked_at: float = 0.0
     orphans: dict[str, tuple[int, str]] | None = None
     released: tuple[Message, ...] = ()
+    untaken: tuple[str, ...] = ()
 
     @property
     def status(self) -> RunStatus:
@@ -690,6 +694,8 @@ def _unhandled(run: Run, e: Unhandled) -> None:
             run.inbox = {}
         slot = e.message.tag if e.wait is None else f"wait:{e.wait}"
         run.inbox.setdefault(slot, deque()).append(e.message)
+    elif e.message.tag not in run.untaken and len(run.untaken) < MAX_UNTAKEN:
+        run.untaken = (*run.untaken, e.message.tag)
 
 
 def _inbox_taken(run: Run, e: InboxTaken) -> None:

@@ -49,6 +49,7 @@ from stepwell.kernel.journal import (
     WorkDone,
 )
 from stepwell.kernel.outcomes import Emit, Fail, Message, Outcome
+from stepwell.kernel.rest import held_up, returned, stalled
 from stepwell.kernel.run import EVOLVE, RUNNING, WAITING, Run, Work, next_due, pending
 from stepwell.runtime.attempt import Attempt, Rest, start
 from stepwell.runtime.codec import rough_size
@@ -564,6 +565,21 @@ class ActiveRun:
         if attempt.edits and type(outcome) is Fail:
             self._undo(attempt)
         self.feed(Attempted(self.clock.now(), attempt.id, outcome, edits))
+        run = self.run
+        if not run.work and run.ended is None and stalled(self.definition, run):
+            self._warn_of_silence(attempt, outcome)
+
+    def _warn_of_silence(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Nothing can move the run now but the end of its time: say who let go of it."""
+        run = self.run
+        due = next_due(run)
+        until = "for ever; cancel it"
+        if due is not None:
+            until = f"until its timeout in {round(max(0.0, due - self.clock.now()), 2):g} s"
+        what = f"step {attempt.step!r} {returned(outcome)}"
+        why = "; ".join((what, *held_up(self.definition, run)))
+        text = "run %s of %s has nothing left to do and has not ended: %s. It stays silent %s."
+        logger.warning(text, run.id, self.definition.name, why, until)
 
     def broken(self, bug: Exception) -> None:
         """A turn raised: a fault of this library. The run can't go on; say so and end it."""
