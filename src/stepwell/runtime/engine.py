@@ -27,6 +27,7 @@ from stepwell.errors import (
 from stepwell.kernel.inputs import Arrived, Edited, ResumeAsked, Start
 from stepwell.kernel.journal import Entry, RunEnded, RunResumed
 from stepwell.kernel.outcomes import Message
+from stepwell.kernel.rest import at_rest
 from stepwell.kernel.run import EVOLVE, Run
 from stepwell.runtime import codec
 from stepwell.runtime.clock import SYSTEM, new_run_id
@@ -500,8 +501,21 @@ class Engine:
         ]
         known = any(info.workflow in w.workflows for w in alive)
         held = any(w.id == info.owner for w in alive)
+        last = await self._last_word(run_id) if at_rest(run) else ""
         with readable(run_id):
-            return why_of(info, run, definition, now, held=held, known=known)
+            return why_of(info, run, definition, now, held=held, known=known, last=last)
+
+    async def _last_word(self, run_id: str) -> str:
+        """What the last step of the run did. Reads all of its journal."""
+        types = TypeRegistry(())
+        journal: list[Entry] = []
+        after = 0
+        with readable(run_id):
+            while rows := await self._store.read(run_id, after):
+                for row in rows:
+                    journal += codec.decode(await self._worker.whole(row.data), types, row.at)
+                after = rows[-1].seq
+        return last_word(journal)
 
     async def waits(self, run_id: str) -> list[WaitInfo]:
         """All that the run waits for now, also while other steps of it run. Needs no code of the

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from stepwell.kernel.definition import Definition
-from stepwell.kernel.run import DELAYED, QUEUED, RUNNING, Run, pending
+from stepwell.kernel.journal import Entry, Joined, Published, Unhandled, WorkAdded, WorkDone
+from stepwell.kernel.rest import held_up, in_vain
+from stepwell.kernel.run import DELAYED, QUEUED, RUNNING, Run, next_due, pending
 from stepwell.stores.base import RunRow
 from stepwell.values import Json, RunStatus, utc
 
@@ -214,9 +216,10 @@ def why_of(
     *,
     held: bool = True,
     known: bool = True,
+    last: str = "",
 ) -> Why:
     """What the run waits for, since when, and what would move it. `held`: its owner is alive;
-    `known`: some live worker knows its workflow."""
+    `known`: some live worker knows its workflow; `last`: what its last step did, as a clause."""
     nobody = (
         f"no live worker knows workflow {info.workflow!r}: start one that has it "
         "(`stepwell worker module:Workflow`)"
@@ -256,13 +259,46 @@ def why_of(
         return Why(info.status, f"running, but {was}; {then}.{at}", waits, steps)
     told = [_told(w, now, info.id) for w in waits] + [s for s in steps if "again" in s]
     if not told:
-        accepts = ""
-        if definition is not None:
-            outside = sorted({tag for step in definition.steps for tag in step.accepts})
-            accepts = f" (its steps take {', '.join(outside)})"
-        told = [f"for an event from outside{accepts}; nothing else will move it"]
+        told = [_rest(info, run, definition, last)]
     after = "" if known else f" What comes is kept, but {nobody}."
     return Why(info.status, f"waiting {'; '.join(told)}.{after}", waits, steps)
+
+
+def last_word(entries: Iterable[Entry]) -> str:
+    """Which step of a run ended last, and what it returned, as a clause; "" when none did."""
+    steps: dict[int, str] = {}
+    last, tags = "", list[str]()
+    for entry in entries:
+        match entry:
+            case WorkAdded(id=id, step=step):
+                steps[id] = step
+            case WorkDone(id=id):
+                last, tags = steps.pop(id, last), []
+            case Unhandled(message=message, kept=False) | Joined(message=message):
+                tags.append(message.tag)
+            case Published(messages=messages):
+                tags += [message.tag for message in messages]
+            case _:
+                pass
+    return f"step {last!r} returned {', '.join(tags[:_SHOWN]) or 'None'}" if last else ""
+
+
+def _rest(info: RunInfo, run: Run | None, definition: Definition | None, last: str) -> str:
+    """Nothing is owed: what it came from, and what would move it."""
+    held = ()
+    if run is not None:
+        held = in_vain(run) if definition is None else held_up(definition, run)
+    came = "; ".join((*((last,) if last else ()), *held))
+    came = f" ({came})" if came else ""
+    outside = () if definition is None else sorted(definition.outside)
+    if outside:
+        example = f"`stepwell signal {info.id} {outside[0]} '{{...}}'`"
+        return f"for {' or '.join(outside)} from outside{came}; {example} moves it"
+    due = None if run is None else next_due(run)
+    stays = "nothing else will move it: cancel it"
+    if due is not None:
+        stays = f"nothing else will move it before its timeout at {utc(due):%Y-%m-%d %H:%M:%S} UTC"
+    return f"for an event from outside, since nothing is left to do{came}; {stays}"
 
 
 def _steps(run: Run | None, now: float) -> tuple[str, ...]:
