@@ -11,16 +11,19 @@ import asyncio
 import logging
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
 import pytest
 
-from stepwell import Engine, Event, StartEvent, StopEvent, Workflow, step
-from stepwell.errors import StoreUnavailable
+from stepwell import Context, Engine, Event, StartEvent, StopEvent, Workflow, step
+from stepwell.errors import RunNotFound, StoreError, StoreUnavailable
 from stepwell.runtime.telemetry import listen
 from stepwell.stores.sqlite import SQLiteStore
+from stepwell.testing import VirtualClock
+from stepwell.values import RunStatus
 
 
 class Half(Event):
@@ -130,3 +133,149 @@ async def test_a_store_in_trouble_is_waited_for_and_nothing_is_lost(
     stop()
     locker.close()
     assert [entry[0] for entry in cast("list[list[object]]", entries)].count("done") == 2
+
+
+class Breaking:
+    """A store whose every write is refused by SQLite for as long as a test wants."""
+
+    def __init__(self, path: Path) -> None:
+        self.store = SQLiteStore(path, on_write=self._on_write)
+        self.refuses: int | None = None
+
+    def _on_write(self, when: str, _number: int) -> None:
+        if self.refuses is not None and when == "before":
+            error = sqlite3.OperationalError("what SQLite says")
+            error.sqlite_errorcode = self.refuses
+            raise error
+
+
+class Big(Event):
+    text: str
+
+
+class Busy(Workflow):
+    """Its first body ends when `broken` is set; a second one gives what the first made."""
+
+    broken: asyncio.Event
+    bodies: Counter[str]
+
+    @step
+    async def one(self, ev: StartEvent) -> Big:
+        self.bodies["one"] += 1
+        await self.broken.wait()
+        return Big(text="x" * 20_000)
+
+    @step
+    async def two(self, ctx: Context, ev: Big) -> StopEvent:
+        self.bodies["two"] += 1
+        await ctx.store.set("seen", True)
+        return StopEvent(result=len(ev.text))
+
+
+def busy() -> Busy:
+    flow = Busy(timeout=None)
+    flow.broken, flow.bodies = asyncio.Event(), Counter()
+    return flow
+
+
+REFUSALS = {
+    sqlite3.SQLITE_READONLY: "cannot be written",
+    sqlite3.SQLITE_FULL: "no room left",
+    sqlite3.SQLITE_BUSY: "locked",
+    sqlite3.SQLITE_IOERR: "cannot be opened or read",
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+async def test_many_runs_stand_still_with_their_store_and_all_go_on(
+    tmp_path: Path, virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture, refusal: int
+) -> None:
+    """What bodies gave while nothing could be kept is kept afterwards; no body runs again."""
+    path = tmp_path / "runs.db"
+    breaking = Breaking(path)
+    flow = busy()
+    engine = virtual_clock.engine(breaking.store, [flow], lease=15)
+    handlers = [await engine.start(flow, run_id=f"run{n}") for n in range(8)]
+    await virtual_clock.settle()
+    breaking.refuses = refusal
+    flow.broken.set()
+    began = virtual_clock.now()
+    with pytest.raises(StoreError, match="run late could not be created") as caught:
+        await engine.start(flow, run_id="late")  # nobody was promised this one
+    assert REFUSALS[refusal] in str(caught.value)
+    assert 15 <= virtual_clock.now() - began < 25
+    with pytest.raises(RunNotFound):
+        await engine.get("late")
+    await virtual_clock.advance(120.0)
+    assert flow.bodies == {"one": 8}
+    assert not any(handler.is_done() for handler in handlers)
+    assert {(await engine.get(f"run{n}")).seq for n in range(8)} == {1}
+    assert (engine.durability, engine.store.url) == ("power", breaking.store.url)
+    said = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+    for n in range(8):
+        mine = [text for text in said if f"run run{n}:" in text]
+        assert len(mine) > 10  # it goes on saying so
+        assert all(REFUSALS[refusal] in text and str(path) in text for text in mine)
+    breaking.refuses = None
+    assert [await handler for handler in handlers] == [20_000] * 8
+    assert await (await engine.start(flow, run_id="late")) == 20_000
+    assert flow.bodies == {"one": 9, "two": 9}
+    await engine.stop()
+    other = virtual_clock.engine(f"sqlite:///{path}", [flow])
+    infos, _ = await other.list()
+    assert sorted(info.id for info in infos) == ["late", *(f"run{n}" for n in range(8))]
+    assert {info.status for info in infos} == {RunStatus.COMPLETED}
+    assert await other.store.verify() == []
+
+
+async def test_a_full_disk_is_waited_for(tmp_path: Path, trouble: Trouble) -> None:
+    """As above, with a file that may really not grow, in real time."""
+    store = SQLiteStore(tmp_path / "runs.db")
+
+    async def on_writer(sql: str) -> list[tuple[int, ...]]:
+        return await store._write().submit(False, lambda db: db.execute(sql).fetchall())
+
+    flow = busy()
+    async with Engine(store, [flow], poll=0.01) as engine:
+        handler = await engine.start(flow)
+        ((pages,),) = await on_writer("PRAGMA page_count")
+        await on_writer(f"PRAGMA max_page_count = {pages}")
+        flow.broken.set()
+        async with asyncio.timeout(5):
+            await trouble.said.wait()
+        assert (flow.bodies["two"], handler.is_done()) == (0, False)
+        await on_writer("PRAGMA max_page_count = 1000000")
+        async with asyncio.timeout(5):
+            assert await handler == 20_000
+    assert flow.bodies == {"one": 1, "two": 1}
+
+
+async def test_an_engine_that_stops_before_its_store_is_back_says_what_was_not_kept(
+    tmp_path: Path, virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "runs.db"
+    breaking = Breaking(path)
+    flow = busy()
+    engine = virtual_clock.engine(breaking.store, [flow])
+    for n in range(8):
+        await engine.start(flow, run_id=f"run{n}")
+    await virtual_clock.settle()
+    before = asyncio.all_tasks()
+    breaking.refuses = sqlite3.SQLITE_FULL
+    flow.broken.set()
+    await virtual_clock.advance(60.0)
+    late = asyncio.create_task(engine.start(flow, run_id="late"))
+    await virtual_clock.settle()
+    began = virtual_clock.now()
+    await engine.stop()
+    assert virtual_clock.now() - began < 13
+    with pytest.raises(StoreError, match="late"):
+        await late
+    assert asyncio.all_tasks() <= before
+    for n in range(8):
+        assert f"run run{n}: its last commit was not finished" in caplog.text
+    breaking.refuses = None
+    second = virtual_clock.engine(f"sqlite:///{path}", [flow])
+    assert [await second.result(f"run{n}") for n in range(8)] == [20_000] * 8
+    with pytest.raises(RunNotFound):
+        await second.get("late")

@@ -18,18 +18,20 @@ from stepwell.authoring.events.state_store import InMemoryStateStore
 from stepwell.authoring.program import Program, TypeRegistry
 from stepwell.errors import (
     NoPendingQuestion,
+    RunAlreadyExists,
     RunNotFound,
     StoreError,
     StoreUnavailable,
     WorkflowNotRegistered,
     WorkflowRuntimeError,
 )
-from stepwell.kernel.inputs import Arrived, Edited, ResumeAsked, Start
+from stepwell.kernel.inputs import Arrived, Edited, Start
 from stepwell.kernel.journal import Entry, RunEnded, RunResumed
 from stepwell.kernel.outcomes import Message
 from stepwell.kernel.rest import at_rest
 from stepwell.kernel.run import EVOLVE, Run
 from stepwell.runtime import codec
+from stepwell.runtime.beginning import edits_of, queued
 from stepwell.runtime.clock import SYSTEM, new_run_id
 from stepwell.runtime.context import Context
 from stepwell.runtime.fork import cut, replaced
@@ -38,7 +40,15 @@ from stepwell.runtime.identity import is_dead
 from stepwell.runtime.ledger import RunLedger
 from stepwell.runtime.saved import restore
 from stepwell.runtime.stored import StoredRun, StreamItem, read_stream
-from stepwell.runtime.views import RunInfo, WaitInfo, Why, run_info, waits_of, why_of
+from stepwell.runtime.views import (
+    RunInfo,
+    WaitInfo,
+    Why,
+    last_word,
+    run_info,
+    waits_of,
+    why_of,
+)
 from stepwell.runtime.worker import Worker, misfit_of, readable
 from stepwell.stores.base import Commit, NewMessage, NewRun, RunFilter, Store
 from stepwell.stores.registry import open_store
@@ -145,7 +155,7 @@ class Engine:
         """Open the store, take over what dead processes of this machine left, and begin work.
         Done once; entering the engine does it, and so does the first call that needs it."""
         loop = asyncio.get_running_loop()
-        if self._starting is None:
+        if self._starting is None or _has_failed(self._starting):
             self._loop = loop
             self._starting = loop.create_task(self._start_up())
         elif self._loop is not loop:
@@ -162,7 +172,11 @@ class Engine:
             )
         else:
             logger.info("stepwell keeps runs in %s (%s)", self.url, self._store.durability)
-        await self._worker.start()
+        try:
+            await self._worker.start()
+        except BaseException:
+            await self._store.close()
+            raise
 
     async def stop(self, grace: float = 2.0) -> None:
         """Stop: claim nothing more, let bodies that are running end within `grace` seconds, let go
@@ -176,11 +190,9 @@ class Engine:
         starting, self._starting = self._starting, None
         if starting is None:
             return
-        try:
-            await starting
-        except StoreError:
-            await self._store.close()
-            return
+        await asyncio.wait({starting})
+        if _has_failed(starting):
+            return  # whoever asked for it was told, and the store is closed
         try:
             await self._worker.stop(grace)
             for _, owner in self._worker.programs.values():
@@ -248,8 +260,17 @@ class Engine:
         self._worker.know(program, owner)
         id = run_id or new_run_id()
         stored = StoredRun(self._worker, program, id)
+        new = NewRun(
+            id,
+            program.definition.name,
+            self._clock.now(),
+            version=program.definition.version,
+            key=key,
+            correlation=correlation,
+            priority=priority,
+        )
         beginning = asyncio.get_running_loop().create_task(
-            self._begin(stored, owner, messages, key, correlation, priority, store, ctx)
+            self._begin(stored, owner, new, messages, store, ctx)
         )
         self._beginnings.add(beginning)
         beginning.add_done_callback(self._beginnings.discard)
@@ -260,51 +281,31 @@ class Engine:
         self,
         stored: StoredRun,
         owner: object,
+        new: NewRun,
         messages: Sequence[Message],
-        key: str | None,
-        correlation: str | None,
-        priority: int,
         store: InMemoryStateStore[Any] | None,
         ctx: Context[Any] | None,
     ) -> None:
         await self.start_up()
         program = stored.program
-        types = program.types
         for message in messages:
-            message.data = message.data or types.dumps(message.payload, where=message.tag)
-        now = self._clock.now()
-        definition = program.definition
-        new = NewRun(
-            stored.run_id,
-            definition.name,
-            now,
-            version=definition.version,
-            key=key,
-            correlation=correlation,
-            priority=priority,
-        )
-        if key is not None and (other := await self._store.find(definition.name, key)):
+            message.data = message.data or program.types.dumps(message.payload, where=message.tag)
+        if new.key is not None and (other := await self._store.find(new.workflow, new.key)):
             stored.run_id = other
             return
         worker = self._worker
+        if new.id in worker.runs:
+            raise RunAlreadyExists(new.id)
+        saved = None if ctx is None else ctx.saved
         limit = getattr(owner, "num_concurrent_runs", None)
-        if limit is not None or len(worker.runs) >= worker.max_active or not worker.claims:
+        full = limit is not None or len(worker.runs) >= worker.max_active
+        if full or saved is not None or not worker.claims:
             # Its turn may be later: it is created first, and claimed when there is room.
-            start = codec.encode_message(messages[0], types)
-            stored.run_id = await self._store.create(
-                NewRun(
-                    new.id,
-                    new.workflow,
-                    now,
-                    version=new.version,
-                    start=start,
-                    key=key,
-                    correlation=correlation,
-                    priority=priority,
-                )
-            )
+            commit = queued(new, worker.id, program, messages, store, saved)
+            stored.run_id = await self._store.commit(commit)
             worker.wake()
             return
+        now = self._clock.now()
         ledger = RunLedger(worker, new.id, 1, 0, create=new)
         active = worker.adopt(program, owner, Run(new.id), ledger, None)
         stored.active = active
@@ -312,17 +313,19 @@ class Engine:
             ctx.attach(active)
         active.feed(Start(now, messages[0]))
         if store is not None:
-            edits = [
-                {"op": "add", "path": f"/{_pointer(k)}", "value": v}
-                for k, v in store.encoded(program.serializer).items()
-            ]
+            edits = edits_of(store, program)
             if edits:
-                active.feed(Edited(now, cast("list[Json]", edits)))
+                active.feed(Edited(now, edits))
             active.store = store
             store.observer = None
         for message in messages[1:]:
             active.feed(Arrived(now, message))
-        await ledger.settled_or_lost()
+        try:
+            await ledger.settled_or_lost()
+        except asyncio.CancelledError:
+            if ledger.create is None:
+                raise
+            raise StoreUnavailable(f"the engine stopped before run {new.id} was kept") from None
         refusal = worker.refusals.pop(new.id, None)
         if refusal is not None:
             raise refusal
@@ -347,6 +350,9 @@ class Engine:
     ) -> WorkflowHandler[Any]:
         """Start a run; it is kept when this returns.
 
+        A store in trouble (locked, full, gone) is asked again for as long as the engine's `lease`;
+        then its error is raised, and there is no such run.
+
         Args:
             workflow: a workflow class, an instance, or the name of a registered one.
             start_event: what starts it; without one it is made of `fields`.
@@ -365,7 +371,7 @@ class Engine:
             WorkflowRuntimeError: the start event can't be made of `fields`.
             RunAlreadyExists: there is a run with this id.
             UnserializableValue, ValueTooLarge: the start event can't be kept; names the field.
-            StoreError: the store refused.
+            StoreError: the store refused, and went on doing so.
         """
         await self.start_up()
         program, owner = self._resolve(workflow)
@@ -723,14 +729,8 @@ class Engine:
             await self._unpark(run_id)
             return
         self._program(info.workflow)
-        now = self._clock.now()
-        row = await self._store.claim_one(self._worker.id, run_id, now)
-        loaded = None if row is None else await self._store.load(run_id)
-        if loaded is None:
-            raise WorkflowRuntimeError(f"run {run_id} is held by another worker")
-        active = await self._worker.activate(loaded)
+        active = await self._worker.resume(run_id)
         if active is not None:
-            active.feed(ResumeAsked(now))
             await active.settled()
 
     async def _unpark(self, run_id: str) -> None:
@@ -849,8 +849,8 @@ class Engine:
         return await self._store.delete(run_ids)
 
 
-def _pointer(key: str) -> str:
-    return key.replace("~", "~0").replace("/", "~1")
+def _has_failed(task: asyncio.Task[None]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)
 
 
 class _NoTypes:

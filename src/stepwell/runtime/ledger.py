@@ -2,13 +2,16 @@
 
 All that was decided while a commit was under way goes into the next one, so a busy run needs few.
 A commit that meets a store in trouble (locked, full, gone) is tried again until the store is back:
-the run stands still meanwhile, and nothing of it is lost. A commit that finds the lease gone ends
-this process's hold of the run: its bodies are stopped and nothing they did after is kept.
+the run stands still meanwhile, and nothing of it is lost. Only the commit that creates a run gives
+up, when a lease has passed: nobody was told yet that there is such a run. A commit that finds the
+lease gone ends this process's hold of the run: its bodies are stopped and nothing they did after is
+kept.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -44,6 +47,14 @@ logger = logging.getLogger("stepwell")
 
 BLOB_ABOVE = 128 * 1024
 """Payloads of more bytes than this are kept once, by content, beside the journal."""
+
+
+def not_kept(run_id: str, error: StoreError) -> StoreError:
+    """`error`, as whoever wanted this run to be created reads it."""
+    told = copy.copy(error)
+    told.message = f"run {run_id} could not be created: {error.message}"
+    told.args = (told.message,)
+    return told
 
 
 class RunLedger:
@@ -159,6 +170,8 @@ class RunLedger:
     async def _commit(self, commit: Commit) -> bool:
         """Keep `commit`; False when the run is no longer ours."""
         pause = 0.05
+        clock = self.worker.clock
+        until = clock.now() + self.worker.lease
         while True:
             try:
                 id = await self.worker.store.commit(commit)
@@ -176,6 +189,11 @@ class RunLedger:
             except StoreCorrupt:
                 raise
             except StoreError as error:
+                if self.create is not None and clock.now() >= until:
+                    # Nobody was told that there is such a run: whoever wants it is told why not.
+                    self.worker.refused(self.run_id, not_kept(self.run_id, error))
+                    self._give_up()
+                    return False
                 logger.error(
                     "run %s: the store is in trouble, trying again: %s", self.run_id, error
                 )

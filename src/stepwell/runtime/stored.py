@@ -105,6 +105,7 @@ class StoredRun:
     async def ended(self) -> None:
         await self.started()
         while self.ending is None:
+            self.worker.check_serving(self.run_id)
             news = asyncio.ensure_future(self.worker.news(self.run_id))
             try:
                 if await self.look():
@@ -194,6 +195,7 @@ async def read_stream(
     seq, skip = _parsed(after)
     types = program.types
     while True:
+        worker.check_serving(run_id)
         news = asyncio.ensure_future(worker.news(run_id))
         try:
             rows = await worker.store.read(run_id, seq)

@@ -22,10 +22,11 @@ from stepwell.authoring.events.state_store import DictState, InMemoryStateStore
 from stepwell.authoring.program import Program
 from stepwell.errors import (
     LeaseLost,
-    RunAlreadyExists,
     StepwellError,
     StoreCorrupt,
     StoreError,
+    StoreUnavailable,
+    WorkflowRuntimeError,
 )
 from stepwell.kernel.inputs import (
     Arrived,
@@ -65,6 +66,12 @@ _FEW = 20
 
 _UNDER_WAY = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING)
 
+_FROM_OUTSIDE = frozenset({"event", "stream", "cancel", "park", "resume"})
+"""Kinds of messages that a run can do without when they make no sense."""
+
+_STUBBORN = 5.0
+"""Seconds that a cancelled body is waited for."""
+
 _QUIET = 0.02
 """Seconds between two looks at the store that only other processes' changes asked for."""
 
@@ -99,15 +106,18 @@ class Worker:
         self.programs: dict[str, tuple[Program, object]] = {}
         self.runs: dict[str, RunLedger] = {}
         self.redirects: dict[str, str] = {}
-        self.refusals: dict[str, RunAlreadyExists] = {}
+        self.refusals: dict[str, StepwellError] = {}
         self._news: dict[str, list[asyncio.Future[None]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._claimed: dict[str, base.RunRow] = {}  # ours, and not read yet
+        self._looking = asyncio.Lock()
         self._owed: list[Commit] = []
         self._posts: set[asyncio.Task[Any]] = set()
         self._wake = asyncio.Event()
         self._alarm: TimerHandle | None = None
         self._alarm_at: float | None = None
         self._stopping = False
+        self._stopped = False
         self._registered: tuple[str, ...] | None = None
         self._renewed = 0.0
         self._host = host_of_this_process()
@@ -116,6 +126,7 @@ class Worker:
 
     async def start(self) -> None:
         """Announce the worker, take over what dead ones left, and begin to look for work."""
+        self._stopping = self._stopped = False
         await self._register()
         await self._look(await self._dead())
         await self._adopt_parents()
@@ -135,10 +146,24 @@ class Worker:
         await asyncio.gather(*map(self._quiesce, tuple(self.runs.values())))
         while self._posts:
             await asyncio.gather(*self._posts, return_exceptions=True)
+        self._claimed.clear()
+        self._owed.clear()
         try:
             await self.store.unregister(self.id)
         except StoreError as error:
             logger.warning("the worker could not sign off, its lease has to run out: %s", error)
+        self._stopped = True
+        for run in tuple(self._news):
+            self._tell(run)
+
+    def check_serving(self, run: str) -> None:
+        """Raises `StoreUnavailable` when the engine was stopped: nothing is heard of `run` here any
+        more."""
+        if self._stopped:
+            raise StoreUnavailable(
+                f"the engine was stopped before run {run} ended",
+                hint="The run is kept; ask for it again on an engine that is open.",
+            )
 
     async def _drain(self, grace: float) -> None:
         """Give the bodies that are busy `grace` seconds to end; no others are started."""
@@ -262,9 +287,14 @@ class Worker:
                 self._wake.set()
 
     async def _look(self, dead: Sequence[str] = ()) -> None:
+        async with self._looking:
+            await self._look_around(dead)
+
+    async def _look_around(self, dead: Sequence[str]) -> None:
         for run in await self.store.inbox(self.id):
             await self._read_inbox(run)
         await self._tell_followers()
+        await self._take_up()
         if not self.claims:
             return
         for names, room in self._room():
@@ -284,16 +314,63 @@ class Worker:
             rows = await self.store.claim(self.id, names, now, min(_BATCH, room), dead)
             dead = ()
             room -= len(rows)
-            for loaded in await self.store.load_many([row.id for row in rows]):
-                try:
-                    await self.activate(loaded)
-                except StoreError:
-                    raise
-                except Exception as bug:
-                    logger.critical("run %s can't be taken up", loaded.row.id, exc_info=bug)
-                    await self._park(loaded.row, f"stepwell failed: {bug!r}")
+            self._claimed.update((row.id, row) for row in rows)
+            await self._take_up()
             if not rows:
                 return
+
+    async def _take_up(self) -> None:
+        """Read what was claimed, and let it go on. What the store does not give now stays ours and
+        is read later; what others have taken meanwhile is theirs."""
+        while self._claimed:
+            rows = tuple(self._claimed.values())[:_BATCH]
+            found = {each.row.id: each for each in await self.store.load_many([r.id for r in rows])}
+            for row in rows:
+                loaded = found.get(row.id)
+                if loaded is not None and _same_claim(loaded.row, row):
+                    await self._activate_or_park(loaded)
+                del self._claimed[row.id]
+
+    async def _activate_or_park(self, loaded: base.Loaded) -> None:
+        try:
+            await self.activate(loaded)
+        except StoreError:
+            raise
+        except Exception as bug:
+            logger.critical("run %s can't be taken up", loaded.row.id, exc_info=bug)
+            await self._park(loaded.row, f"stepwell failed: {bug!r}")
+
+    async def resume(self, run: str) -> ActiveRun | None:
+        """Take up a parked run that a person lets go on; None when it still can't.
+
+        Raises `WorkflowRuntimeError` when another worker holds it.
+        """
+        async with self._looking:
+            row = await self.store.claim_one(self.id, run, self.clock.now())
+            if row is None:
+                raise WorkflowRuntimeError(f"run {run} is held by another worker")
+            try:
+                loaded = await self.store.load(run)
+            except StoreError:
+                self._give_back(row)
+                raise
+            if loaded is None or not _same_claim(loaded.row, row):
+                raise WorkflowRuntimeError(f"run {run} is held by another worker")
+            return await self.activate(loaded, ResumeAsked(self.clock.now()))
+
+    def _give_back(self, row: base.RunRow) -> None:
+        """Let go of a run that was claimed and not touched."""
+        self._owed.append(
+            Commit(
+                run=row.id,
+                fence=row.fence,
+                at=self.clock.now(),
+                status=row.status,
+                due=row.due,
+                worker=self.id,
+                release=True,
+            )
+        )
 
     async def _adopt_parents(self) -> None:
         """Take up runs that wait for a child whose workflow is not known here: it may be that only
@@ -312,9 +389,9 @@ class Worker:
                 if parent is not None and parent.id not in self.runs:
                     now = self.clock.now()
                     claimed = await self.store.claim_one(self.id, parent.id, now)
-                    loaded = None if claimed is None else await self.store.load(parent.id)
-                    if loaded is not None:
-                        await self.activate(loaded)
+                    if claimed is not None:
+                        self._claimed[claimed.id] = claimed
+                        self._wake.set()
 
     async def _known_ancestor(self, row: base.RunRow) -> base.RunRow | None:
         """The nearest run above `row` whose workflow is known here, if it is waiting."""
@@ -383,8 +460,11 @@ class Worker:
         """Children of durable runs are created by the commit that says so; take them up."""
         self._wake.set()
 
-    async def activate(self, loaded: base.Loaded) -> ActiveRun | None:
-        """Fold a claimed run and let it go on; park it when it can't be."""
+    async def activate(
+        self, loaded: base.Loaded, first: ResumeAsked | None = None
+    ) -> ActiveRun | None:
+        """Fold a claimed run and let it go on, after `first` if that is given; park it when it
+        can't go on."""
         row = loaded.row
         program, owner = self.programs[row.workflow]
         try:
@@ -407,7 +487,9 @@ class Worker:
         active = self.adopt(program, owner, run, ledger, state)
         now = self.clock.now()
         try:
-            if run.begun:
+            if first is not None:
+                active.feed(first)
+            elif run.begun:
                 active.feed(Loaded(now, self.id))
             for message in loaded.messages:
                 self._take(ledger, message)
@@ -461,19 +543,21 @@ class Worker:
         now = self.clock.now()
         program = self.programs[row.workflow][0]
         data = codec.encode([RunParked(reason, now)], program.types, now)
-        await self.store.commit(
-            Commit(
-                run=row.id,
-                fence=row.fence,
-                at=now,
-                status=RunStatus.PARKED,
-                due=None,
-                worker=self.id,
-                rows=[data],
-                release=True,
-                detail=codec.dump_json({"reason": reason}),
-            )
+        commit = Commit(
+            run=row.id,
+            fence=row.fence,
+            at=now,
+            status=RunStatus.PARKED,
+            due=None,
+            worker=self.id,
+            rows=[data],
+            release=True,
+            detail=codec.dump_json({"reason": reason}),
         )
+        try:
+            await self.store.commit(commit)
+        except LeaseLost:
+            logger.warning("run %s: another worker has taken it over meanwhile", row.id)
         self._tell(row.id)
 
     # --- messages --------------------------------------------------------------------------------
@@ -540,15 +624,17 @@ class Worker:
         """A message becomes an input; the commit that follows says that it was taken."""
         ledger.read_up_to = message.id
         active = cast(ActiveRun, ledger.active)
+        now = self.clock.now()
         try:
-            input = input_of(message, active, self.clock.now())
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            logger.error(
-                "run %s: a message of kind %r can't be read and is dropped: %s",
-                ledger.run_id,
-                message.kind,
-                error,
-            )
+            input = input_of(message, active, now)
+        except (ValueError, LookupError, TypeError, AttributeError, StoreCorrupt) as error:
+            told = f"a message of kind {message.kind!r} can't be read: {error}"
+            if message.kind not in _FROM_OUTSIDE:
+                # The run can't be right without it. It stays, for who resumes the run.
+                logger.error("run %s: %s", ledger.run_id, told)
+                active.feed(ParkAsked(now, told))
+                return
+            logger.error("run %s: %s; it is dropped", ledger.run_id, told)
             input = None
         try:
             if input is not None:
@@ -585,7 +671,7 @@ class Worker:
         self.redirects[run] = to
         self._tell(run)
 
-    def refused(self, run: str, error: RunAlreadyExists) -> None:
+    def refused(self, run: str, error: StepwellError) -> None:
         """A start was refused."""
         self.refusals[run] = error
         self._tell(run)
@@ -717,10 +803,25 @@ def readable(run: str) -> Generator[None]:
         raise StoreCorrupt(f"what is stored of run {run} makes no sense: {error!r}") from error
 
 
+def _same_claim(now: base.RunRow, claimed: base.RunRow) -> bool:
+    """Whether a run is still held as it was claimed."""
+    return now.owner == claimed.owner and now.fence == claimed.fence
+
+
 async def _stop_bodies(active: ActiveRun) -> None:
+    """Stop the bodies of a run; one that does not stop is left behind, and nothing that it does
+    counts."""
     tasks = active.stop_bodies()
     if tasks:
-        await asyncio.gather(*tasks, return_exceptions=True)
+        _, late = await asyncio.wait(tasks, timeout=_STUBBORN)
+        if late:
+            logger.error(
+                "run %s: %s of its bodies did not stop within %s s of being cancelled; they are "
+                "left behind",
+                active.run.id,
+                len(late),
+                _STUBBORN,
+            )
 
 
 def misfit_of(run: Run, program: Program) -> str | None:

@@ -1,0 +1,268 @@
+"""Adversarial moments: between a claim and its reading, at a refused start, at a stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from tests.durable.flows import Linear, asks
+
+from stepwell import (
+    Context,
+    HumanResponseEvent,
+    InputRequiredEvent,
+    StartEvent,
+    StopEvent,
+    Workflow,
+    step,
+)
+from stepwell.errors import RunAlreadyExists, StoreLocked
+from stepwell.stores.base import NewMessage, NewRun, WorkerRow
+from stepwell.stores.memory import MemoryStore
+from stepwell.testing import Bodies, Failing, HookedEngine, VirtualClock, hooked
+from stepwell.testing.stores import Hook
+from stepwell.values import RunStatus
+
+pytestmark = pytest.mark.timeout(30)
+
+T = TypeVar("T")
+
+
+def url_of(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/runs.db?durability=process"
+
+
+class Routed(Workflow):
+    """Asks by an event, and a step of its own takes the answer."""
+
+    @step
+    async def ask(self, ev: StartEvent) -> InputRequiredEvent:
+        return InputRequiredEvent(prefix="name?")
+
+    @step
+    async def take(self, ev: HumanResponseEvent) -> StopEvent:
+        await asyncio.sleep(1)
+        return StopEvent(result=ev.response)
+
+
+class Once(Hook):
+    """Does something at the first call of a verb."""
+
+    def __init__(self, verb: str, what: Callable[[], Awaitable[None]]) -> None:
+        self.verb = verb
+        self.what = what
+        self.armed = False
+
+    async def around(self, verb: str, call: Callable[[], Awaitable[T]]) -> T:
+        if self.armed and verb == self.verb:
+            self.armed = False
+            await self.what()
+        return await call()
+
+
+async def _locked() -> None:
+    raise StoreLocked("another process keeps it locked")
+
+
+# --- taking runs up ------------------------------------------------------------------------------
+
+
+async def test_a_message_that_wakes_a_run_starts_its_step_once(
+    virtual_clock: VirtualClock, tmp_path: Path
+) -> None:
+    bodies = Bodies()
+    engine = virtual_clock.engine(url_of(tmp_path), lease=30, release_after=60, hooks=bodies)
+    handler = await engine.start(Routed(timeout=None))
+    await virtual_clock.advance(300)
+    assert (await engine.get(handler.run_id)).owner is None
+    await engine.signal(handler.run_id, HumanResponseEvent(response="Ada"))
+    assert await handler == "Ada"
+    assert [name for _, name, _ in bodies.begun] == ["ask", "take"]
+
+
+async def test_a_run_that_was_claimed_and_could_not_be_read_is_read_again(
+    virtual_clock: VirtualClock,
+) -> None:
+    trouble = Once("load_many", _locked)
+    store = MemoryStore()
+    engine = virtual_clock.engine(hooked(store, trouble), lease=30, release_after=60)
+    handler = await engine.start(asks())
+    await virtual_clock.advance(300)
+    trouble.armed = True
+    await engine.answer(handler.run_id, {"text": "back"})
+    async with asyncio.timeout(600):
+        assert await handler == "back"
+
+
+async def test_a_run_that_others_took_between_claim_and_load_is_left_to_them(
+    virtual_clock: VirtualClock,
+) -> None:
+    store = MemoryStore()
+    taken: list[str] = []
+
+    async def steal() -> None:
+        await store.unregister(engine.worker_id)  # as others do when its lease is long over
+        until = virtual_clock.now() + 60
+        await store.register(WorkerRow("thief", "elsewhere", 1, until, ("Asks",)))
+        row = await store.claim_one("thief", handler.run_id, virtual_clock.now())
+        assert row is not None
+        taken.append(row.id)
+
+    trouble = Once("load_many", steal)
+    bodies = Bodies()
+    engine = virtual_clock.engine(hooked(store, trouble), lease=30, release_after=60, hooks=bodies)
+    handler = await engine.start(asks())
+    await virtual_clock.advance(300)
+    before = len(bodies.begun)
+    trouble.armed = True
+    await engine.answer(handler.run_id, {"text": "back"})
+    await virtual_clock.settle()
+    assert taken
+    assert len(bodies.begun) == before
+    row = await store.get(handler.run_id)
+    assert row is not None
+    assert row.status is RunStatus.WAITING
+
+
+async def test_a_message_that_makes_no_sense_stops_nobody(
+    virtual_clock: VirtualClock,
+) -> None:
+    store = MemoryStore()
+    engine = virtual_clock.engine(store, lease=30, release_after=60)
+    handler = await engine.start(asks())
+    for data in (b'{"m":5,"w":null}', b"[]", b"7", b'{"m":["Answer",{"text":{}}],"w":null}', b"{"):
+        await store.send([NewMessage(handler.run_id, "event", data, virtual_clock.now())])
+    await virtual_clock.advance(300)
+    other = await engine.start(Linear(timeout=None))
+    assert await other == 2
+    await engine.answer(handler.run_id, {"text": "well"})
+    assert await handler == "well"
+
+
+async def test_a_start_that_makes_no_sense_parks_its_run(virtual_clock: VirtualClock) -> None:
+    store = MemoryStore()
+    engine = virtual_clock.engine(store, [Linear()])
+    await engine.start_up()
+    name = next(iter(engine.workflows))
+    await store.create(NewRun("bad", name, virtual_clock.now(), start=b"[1,2]"))
+    await virtual_clock.advance(60)
+    engine._worker.wake()
+    await virtual_clock.advance(60)
+    info = await engine.get("bad")
+    assert info.status is RunStatus.PARKED
+    assert info.reason is not None
+    assert "start" in info.reason
+    await engine.resume("bad")
+    await virtual_clock.settle()
+    assert (await engine.get("bad")).status is RunStatus.PARKED
+    assert await engine.cancel("bad")
+    assert (await engine.get("bad")).status is RunStatus.CANCELLED
+
+
+# --- starting ------------------------------------------------------------------------------------
+
+
+async def test_a_refused_start_leaves_the_run_that_has_the_id_alone(
+    sqlite_engine: HookedEngine,
+) -> None:
+    engine = sqlite_engine
+    handler = await engine.start(asks(), run_id="mine")
+    with pytest.raises(RunAlreadyExists):
+        await engine.start(asks(), run_id="mine")
+    await engine.answer("mine", {"text": "still here"})
+    async with asyncio.timeout(60):
+        assert await handler == "still here"
+
+
+class Counted(Workflow):
+    @step
+    async def count(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        n = await ctx.store.get("n", default=0) + 1
+        await ctx.store.set("n", n)
+        return StopEvent(result=n)
+
+
+async def test_a_run_that_waits_for_room_takes_its_state_along(
+    sqlite_engine: HookedEngine,
+) -> None:
+    flow = Counted(timeout=None, num_concurrent_runs=1)
+    ctx = Context(flow)
+    await ctx.store.set("n", 41)
+    assert await flow.run(ctx, engine=sqlite_engine) == 42
+
+
+# --- stopping ------------------------------------------------------------------------------------
+
+
+async def test_whoever_waits_for_a_run_hears_that_the_engine_stops(
+    virtual_clock: VirtualClock, tmp_path: Path
+) -> None:
+    engine = virtual_clock.engine(url_of(tmp_path))
+    handler = await engine.start(asks())
+
+    async def read() -> None:
+        async for _ in engine.stream(handler.run_id):
+            pass
+
+    async def result() -> Any:
+        return await handler
+
+    tasks = [asyncio.ensure_future(result()), asyncio.ensure_future(read())]
+    await virtual_clock.settle()
+    await engine.stop()
+    async with asyncio.timeout(60):
+        errors = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(error, Exception) for error in errors), errors
+    assert "stopped" in str(errors[0])
+
+
+async def test_a_commit_that_the_store_refuses_does_not_outlive_its_engine(
+    virtual_clock: VirtualClock,
+) -> None:
+    trouble = Failing()
+    engine = virtual_clock.engine(hooked(MemoryStore(), trouble))
+    handler = await engine.start(asks())
+    await virtual_clock.settle()
+    trouble.error = StoreLocked("for ever")
+    trouble.verbs = frozenset({"commit"})
+    await engine.answer(handler.run_id, {"text": "late"})
+    await virtual_clock.advance(30)
+    await engine.stop()  # and conftest sees that no task is left
+
+
+async def test_a_body_that_does_not_stop_does_not_keep_its_engine(
+    virtual_clock: VirtualClock,
+) -> None:
+    free = asyncio.Event()
+
+    class Stubborn(Workflow):
+        @step
+        async def one(self, ev: StartEvent) -> StopEvent:
+            while not free.is_set():
+                try:
+                    await free.wait()
+                except asyncio.CancelledError:
+                    continue
+            return StopEvent()
+
+    engine = virtual_clock.engine("memory://")
+    await engine.start(Stubborn(timeout=None))
+    await virtual_clock.settle()
+    async with asyncio.timeout(60):
+        await engine.stop()
+    free.set()
+
+
+async def test_an_engine_that_could_not_start_can_start_later(
+    virtual_clock: VirtualClock,
+) -> None:
+    trouble = Once("register", _locked)
+    trouble.armed = True
+    engine = virtual_clock.engine(hooked(MemoryStore(), trouble))
+    with pytest.raises(StoreLocked):
+        await engine.start_up()
+    handler = await engine.start(Linear(timeout=None))
+    assert await handler == 2
