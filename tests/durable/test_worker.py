@@ -11,8 +11,9 @@ from typing import TypeVar
 import pytest
 
 from stepwell import Context, StartEvent, StopEvent, Workflow, step
+from stepwell.errors import StoreFull
 from stepwell.stores.memory import MemoryStore
-from stepwell.testing import Hook, VirtualClock, hooked
+from stepwell.testing import Failing, Hook, VirtualClock, hooked
 
 pytestmark = pytest.mark.timeout(30)
 T = TypeVar("T")
@@ -89,3 +90,20 @@ async def test_looking_for_work_leaves_no_timers_behind(virtual_clock: VirtualCl
         second._worker.wake()  # pyright: ignore[reportPrivateUsage]
         await virtual_clock.settle()
     assert len(timers) <= before + 1
+
+
+async def test_a_lease_that_cannot_be_renewed_makes_no_haste(virtual_clock: VirtualClock) -> None:
+    """What the worker holds itself seems to be there for the taking, and can't be claimed."""
+    verbs, trouble = Verbs(), Failing()
+    flow = Busy(timeout=None)
+    store = hooked(hooked(MemoryStore(), verbs), trouble)
+    engine = virtual_clock.engine(store, [flow], lease=15)
+    handler = await engine.start(flow)
+    trouble.verbs, trouble.error = frozenset({"register"}), StoreFull("no room left")
+    await virtual_clock.advance(20)
+    verbs.count.clear()
+    engine._worker.wake()  # pyright: ignore[reportPrivateUsage]
+    await virtual_clock.advance(10)
+    assert verbs.count["next_due"] < 200
+    trouble.error = None
+    await handler

@@ -302,7 +302,10 @@ class Worker:
         # Runs there is no room for are looked at again when one that has it ends.
         names = [name for names, room in self._room() if room > 0 for name in names]
         now = self.clock.now()
-        self._call_at(await self.store.next_due(names, now) if names else None)
+        due = await self.store.next_due(names, now) if names else None
+        if due is not None and due <= now:
+            due = now + self.poll  # it could not be claimed just now; that may take a while
+        self._call_at(due)
 
     async def _claim(self, names: Sequence[str], room: int, dead: Sequence[str]) -> None:
         """Take up to `room` runs of these workflows that are due."""
