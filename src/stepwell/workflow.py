@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
 from typing_extensions import TypeVar
@@ -10,6 +11,7 @@ from typing_extensions import TypeVar
 from stepwell.authoring.events.compile import compile_workflow
 from stepwell.authoring.events.model import StartEvent, StopEvent
 from stepwell.authoring.events.resources import ResourceManager
+from stepwell.authoring.events.starting import start_fields
 from stepwell.authoring.events.workflow import WorkflowBase
 from stepwell.authoring.program import Program
 from stepwell.errors import ContextStateError
@@ -129,8 +131,10 @@ class Workflow(WorkflowBase[Ctx, Start, End], Generic[Ctx, Start, End]):
         Raises:
             WorkflowValidationError: the workflow is not valid.
             WorkflowRuntimeError: the start event can't be made.
-            ValueError: `start_event` is of the wrong type.
-            TypeError: `ctx` is no context, or `engine` no engine.
+            ValueError: `start_event` is of the wrong type; an argument of `run` is also the name
+                of a field of the start event, which then has to be given as `start_event`; `key`
+                without an engine.
+            TypeError: an argument is of the wrong type: `ctx` is no context, `engine` no engine.
             ContextStateError: `ctx` is in use by a run.
             RunAlreadyExists: a run with this id is active.
             RuntimeError: there is no running event loop.
@@ -139,6 +143,14 @@ class Workflow(WorkflowBase[Ctx, Start, End], Generic[Ctx, Start, End]):
         program = self.compiled()
         on = engine if engine is not None else cast("Engine | None", self.runtime)
         _check_given(ctx, on)
+        if run_id is not None or key is not None or engine is not None or record:
+            own = {"engine": engine, "run_id": run_id, "key": key, "record": record or None}
+            _check_own(own, self.start_event_class if start_event is None else None)
+            if key is not None and on is None:
+                raise ValueError(
+                    "key= is the idempotency key of a durable run: give engine= as well, or, if it "
+                    "is a field of the start event, start_event=StartEvent(key=...)"
+                )
         store = None
         if ctx is not None and ctx.in_use:
             raise ContextStateError(
@@ -191,6 +203,30 @@ class Workflow(WorkflowBase[Ctx, Start, End], Generic[Ctx, Start, End]):
         return self._gate
 
 
+def _check_own(own: Mapping[str, object], start: type | None) -> None:
+    """What `run` takes for itself is of the right type, and is not a field of the start event that
+    is to be made."""
+    for name in ("run_id", "key"):
+        value = own[name]
+        if value is not None and not isinstance(value, str):
+            raise TypeError(
+                f"{name} must be a string, not {type(value).__name__}; a field {name!r} of the "
+                "start event is given with start_event="
+            )
+    if own["record"] not in (None, True):
+        raise TypeError(
+            f"record must be True or False, not {type(own['record']).__name__}; a field 'record' "
+            "of the start event is given with start_event="
+        )
+    fields = () if start is None else start_fields(start)
+    for name, value in own.items():
+        if value is not None and start is not None and name in fields:
+            raise ValueError(
+                f"{name}= is an argument of run() and a field of {start.__name__}; say which is "
+                f"meant: give the fields with start_event={start.__name__}({name}=...)"
+            )
+
+
 def _check_given(ctx: object, engine: object) -> None:
     """What people give by mistake, and no loop to run in, are told before anything is begun."""
     if ctx is not None and not isinstance(ctx, Context):
@@ -201,7 +237,8 @@ def _check_given(ctx: object, engine: object) -> None:
     if engine is not None and not callable(getattr(engine, "begin", None)):
         raise TypeError(
             f"engine must be an Engine, not {type(engine).__name__}; make one: "
-            "async with Engine('sqlite:///runs.db') as engine"
+            "async with Engine('sqlite:///runs.db') as engine; a field 'engine' of the start event "
+            "is given with start_event="
         )
     try:
         asyncio.get_running_loop()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import re
 import weakref
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -388,3 +390,56 @@ def test_places_held_by_runs_of_a_closed_loop_are_free_again() -> None:
 
     asyncio.run(abandon())
     assert asyncio.run(use()) == "ran"
+
+
+# --- fields that are called like arguments of run ------------------------------------------------
+
+
+class Song(StartEvent):
+    key: str = ""
+    engine: str = ""
+    record: str = ""
+    run_id: str = ""
+
+
+@dataclass
+class Tune:
+    key: str
+
+
+class Sings(Workflow):
+    @step
+    async def sing(self, ev: Song) -> StopEvent:
+        return StopEvent(result=(ev.key, ev.engine, ev.record, ev.run_id))
+
+
+class Hums(Workflow[Any, Tune, StopEvent]):
+    async def start(self, payload: Tune) -> StopEvent:
+        return StopEvent(result=payload.key)
+
+
+async def test_such_fields_are_given_with_the_start_event() -> None:
+    song = Song(key="G", engine="lute", record="wax", run_id="r")
+    assert await Sings().run(start_event=song, run_id="mine") == ("G", "lute", "wax", "r")
+    assert await Hums().run(start_event=Tune("C")) == "C"
+
+
+@pytest.mark.parametrize(
+    "flow, given, error, text",
+    [
+        (Sings, {"run_id": "r"}, ValueError, "run_id= is an argument of run() and a field of Song"),
+        (Sings, {"key": "G"}, ValueError, "start_event=Song(key=...)"),
+        (Hums, {"key": "G"}, ValueError, "start_event=Tune(key=...)"),
+        (Sings, {"record": "wax"}, TypeError, "record must be True or False, not str"),
+        (Sings, {"record": True}, ValueError, "start_event=Song(record=...)"),
+        (Sings, {"engine": "lute"}, TypeError, "a field 'engine' of the start event"),
+        (Echo, {"key": "G", "word": 1}, ValueError, "key= is the idempotency key of a durable run"),
+        (Echo, {"key": 4, "word": 1}, TypeError, "key must be a string, not int"),
+        (Echo, {"run_id": 4, "word": 1}, TypeError, "run_id must be a string, not int"),
+    ],
+)
+async def test_and_are_not_taken_silently_for_something_else(
+    flow: type[Workflow], given: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=re.escape(text)):
+        flow().run(**given)

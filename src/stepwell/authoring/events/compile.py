@@ -32,7 +32,8 @@ from stepwell.authoring.events.model import (
 from stepwell.authoring.events.serializers import BaseSerializer, JsonSerializer
 from stepwell.authoring.events.shape import matches
 from stepwell.authoring.events.signature import EventParam, StepConfig
-from stepwell.authoring.events.workflow import WorkflowBase, make_start_event
+from stepwell.authoring.events.starting import make_start_event
+from stepwell.authoring.events.workflow import WorkflowBase
 from stepwell.authoring.program import (
     Ending,
     Execution,

@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, cast
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from typing_extensions import TypeVar
 
 from stepwell.authoring.events.checks import validate_shape
@@ -45,10 +45,10 @@ from stepwell.authoring.events.resources import (
 from stepwell.authoring.events.serializers import BaseSerializer
 from stepwell.authoring.events.shape import GraphCheck, Shape, parse_graph_checks
 from stepwell.authoring.events.signature import StepConfig, StepFunction
+from stepwell.authoring.events.starting import make_start_event
 from stepwell.authoring.events.state_data import infer_state_type
 from stepwell.errors import (
     WorkflowConfigurationError,
-    WorkflowRuntimeError,
     WorkflowValidationError,
 )
 
@@ -363,21 +363,6 @@ class WorkflowBase(Generic[Ctx, Start, End], metaclass=WorkflowMeta):
                 ", ".join(kwargs),
             )
         return start_event
-
-
-def make_start_event(cls: type[Start], kwargs: Mapping[str, Any]) -> Start:
-    """The event a run begins with, made of keyword arguments.
-
-    Raises:
-        WorkflowRuntimeError: they do not make one.
-    """
-    try:
-        return cls(**kwargs)
-    except (ValidationError, TypeError) as error:
-        raise WorkflowRuntimeError(
-            f"Failed creating a start event of type '{cls.__name__}' with the keyword "
-            f"arguments: {kwargs}"
-        ) from error
 
 
 def _check_limits(timeout: object, num_concurrent_runs: object) -> None:
