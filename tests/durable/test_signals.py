@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from tests.durable.flows import Answer, Linear, Middle, asks
@@ -16,7 +17,7 @@ from stepwell import (
     Workflow,
     step,
 )
-from stepwell.errors import NoPendingQuestion, RunNotFound
+from stepwell.errors import NoPendingQuestion, RunNotFound, WorkflowCancelledByUser
 from stepwell.testing import HookedEngine, VirtualClock
 from stepwell.values import RunStatus
 
@@ -192,3 +193,39 @@ async def test_the_engine_can_be_asked_about_a_run_that_ended(
     await handler
     assert not await sqlite_engine.cancel(handler.run_id)
     assert not await sqlite_engine.signal(handler.run_id, Answer())
+
+
+async def test_what_waits_for_a_worker_is_said(virtual_clock: VirtualClock, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/x.db?durability=process"
+    first = virtual_clock.engine(url)
+    handler = await first.start(asks())
+    await virtual_clock.settle()
+    await first.stop()
+    looking = virtual_clock.engine(url)
+    assert (await looking.get(handler.run_id)).unread == ()
+    assert "message" not in (await looking.why(handler.run_id)).sentence
+    await looking.answer(handler.run_id, {"text": "late"})
+    await looking.signal(handler.run_id, Answer(text="too late"))
+    await looking.cancel(handler.run_id)
+    info = await looking.get(handler.run_id)
+    assert info.unread == ("answer", "signal", "cancel")
+    assert info.to_json()["unread"] == ["answer", "signal", "cancel"]
+    assert (await looking.why(handler.run_id)).sentence.endswith(
+        "It has 3 messages waiting (answer, signal, cancel) for a worker that knows it."
+    )
+    second = virtual_clock.engine(url, [asks()])
+    with pytest.raises(WorkflowCancelledByUser):
+        await second.result(handler.run_id)
+    assert (await looking.get(handler.run_id)).unread == ()
+
+
+async def test_what_waits_for_a_parked_run_is_said(
+    sqlite_engine: HookedEngine, virtual_clock: VirtualClock
+) -> None:
+    handler = await sqlite_engine.start(asks())
+    await sqlite_engine.park(handler.run_id, "look at this")
+    await virtual_clock.settle()
+    assert (await sqlite_engine.get(handler.run_id)).status is RunStatus.PARKED
+    await sqlite_engine.signal(handler.run_id, Answer(text="kept"))
+    why = (await sqlite_engine.why(handler.run_id)).sentence
+    assert why.endswith("It has 1 message waiting (signal) for the resumed run.")

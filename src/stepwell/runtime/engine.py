@@ -50,7 +50,7 @@ from stepwell.runtime.views import (
     why_of,
 )
 from stepwell.runtime.worker import Worker, misfit_of, readable
-from stepwell.stores.base import Commit, NewMessage, NewRun, RunFilter, Store
+from stepwell.stores.base import Commit, NewMessage, NewRun, RunFilter, RunRow, Store
 from stepwell.stores.registry import open_store
 from stepwell.values import Clock, ErrorInfo, Json, RunStatus
 
@@ -406,11 +406,16 @@ class Engine:
 
     async def get(self, run_id: str) -> RunInfo:
         """The run as it is now. Raises `RunNotFound`."""
+        row = await self._row(run_id)
+        messages = () if row.status.terminal else await self._store.messages(run_id)
+        return run_info(row, json.loads(row.detail) if row.detail else {}, messages)
+
+    async def _row(self, run_id: str) -> RunRow:
         await self.start_up()
         row = await self._store.get(run_id)
         if row is None:
             raise RunNotFound(run_id)
-        return run_info(row, json.loads(row.detail) if row.detail else {})
+        return row
 
     async def list(
         self,
@@ -451,7 +456,7 @@ class Engine:
     async def handler(self, run_id: str) -> WorkflowHandler[Any]:
         """A handler for a run that is already there. Raises `RunNotFound`, and
         `WorkflowNotRegistered` when its workflow is not known here."""
-        info = await self.get(run_id)
+        info = await self._row(run_id)
         program, _ = self._program(info.workflow)
         stored = StoredRun(self._worker, program, run_id)
         await stored.look()
@@ -468,14 +473,14 @@ class Engine:
             run_id: the run.
             after: the cursor of the last item that was seen; the stream goes on behind it.
         """
-        info = await self.get(run_id)
+        info = await self._row(run_id)
         program, _ = self._program(info.workflow)
         async for item in read_stream(self._worker, program, run_id, after):
             yield item
 
     async def journal(self, run_id: str, after: int = 0) -> list[tuple[int, float, list[Json]]]:
         """The run's journal as JSON: (row, time, entries). Needs no code of the workflow."""
-        await self.get(run_id)
+        await self._row(run_id)
         found: list[tuple[int, float, list[Json]]] = []
         while rows := await self._store.read(run_id, after):
             whole = [(row, await self._worker.whole(row.data)) for row in rows]
@@ -485,7 +490,7 @@ class Engine:
 
     async def entries(self, run_id: str) -> list[Entry]:
         """The run's journal as entries. Raises `WorkflowNotRegistered` for an unknown workflow."""
-        info = await self.get(run_id)
+        info = await self._row(run_id)
         program, _ = self._program(info.workflow)
         stored = StoredRun(self._worker, program, run_id)
         return [entry for _, entries in await stored.entries() for entry in entries]
@@ -526,7 +531,7 @@ class Engine:
     async def waits(self, run_id: str) -> list[WaitInfo]:
         """All that the run waits for now, also while other steps of it run. Needs no code of the
         workflow; raises `RunNotFound`."""
-        info = await self.get(run_id)
+        info = await self._row(run_id)
         if info.status.terminal:
             return []
         run = await self._folded_bare(run_id)
@@ -607,7 +612,7 @@ class Engine:
             RunNotFound: there is no such run.
             ValueError: the payload does not fit the event's type.
         """
-        info = await self.get(run_id)
+        info = await self._row(run_id)
         if isinstance(event, str):
             message = self._named(info.workflow, event, payload or {})
             message.to = step
@@ -675,7 +680,7 @@ class Engine:
         holds takes the request in within that worker's `poll`; one that no worker holds is
         cancelled by the next that knows its workflow; a parked one at once. Raises `RunNotFound`.
         """
-        info = await self.get(run_id)
+        info = await self._row(run_id)
         if info.status.terminal:
             return False
         if info.status is RunStatus.PARKED:
@@ -722,7 +727,7 @@ class Engine:
             WorkflowRuntimeError: the run is not parked, or is held by another worker.
             WorkflowNotRegistered: its workflow is not known here, and this engine is a worker.
         """
-        info = await self.get(run_id)
+        info = await self._row(run_id)
         if info.status is not RunStatus.PARKED:
             raise WorkflowRuntimeError(f"run {run_id} is {info.status.value}, not parked")
         if not self._worker.claims:
@@ -759,7 +764,7 @@ class Engine:
 
     async def park(self, run_id: str, reason: str) -> bool:
         """Stop a run until a person resumes it. False when it has ended."""
-        await self.get(run_id)
+        await self._row(run_id)
         data = json.dumps(reason).encode()
         (accepted,) = await self._worker.send([NewMessage(run_id, "park", data, self._clock.now())])
         return accepted

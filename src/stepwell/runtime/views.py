@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from stepwell.kernel.definition import Definition
 from stepwell.kernel.journal import Entry, Joined, Published, Unhandled, WorkAdded, WorkDone
 from stepwell.kernel.rest import held_up, in_vain
 from stepwell.kernel.run import DELAYED, QUEUED, RUNNING, Run, next_due, pending
-from stepwell.stores.base import RunRow
+from stepwell.stores.base import MessageRow, RunRow
 from stepwell.values import Json, RunStatus, utc
 
 _SHOWN = 20
@@ -55,6 +56,8 @@ class RunInfo:
         reason: why it is parked, or how it ended, in a sentence.
         waits: what it waits for (at most 20).
         seq: how many journal rows it has.
+        unread: what came for it and was not taken in yet, a word each: "signal", "answer",
+            "cancel", "child" (one has ended), ... Only `get` says it, for a live run.
     """
 
     id: str
@@ -74,6 +77,7 @@ class RunInfo:
     waits: tuple[WaitInfo, ...] = ()
     seq: int = 0
     error: Mapping[str, Json] | None = None
+    unread: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Json]:
         """The run as JSON values; times as ISO 8601 in UTC."""
@@ -98,6 +102,7 @@ class RunInfo:
             "reason": self.reason,
             "error": self.error,
             "journal_rows": self.seq,
+            "unread": list(self.unread),
             "waits": [
                 {
                     "id": w.id,
@@ -183,8 +188,33 @@ def _wait_json(w: WaitInfo) -> Json:
     }
 
 
-def run_info(row: RunRow, detail: Mapping[str, Any]) -> RunInfo:
-    """The public face of a store's row."""
+def unread_of(messages: Sequence[MessageRow]) -> tuple[str, ...]:
+    """A word for each message that a run has not taken in; its start is none that came for it."""
+    return tuple(_word_for(message) for message in messages if message.kind != "start")
+
+
+def _word_for(message: MessageRow) -> str:
+    if message.kind != "event":
+        return message.kind
+    return "signal" if answered_by(message) is None else "answer"
+
+
+def answered_by(message: MessageRow) -> str | None:
+    """The question that a kept message answers, if it answers one."""
+    if message.kind != "event":
+        return None
+    try:
+        row = json.loads(message.data)
+    except ValueError:
+        return None  # who takes it in will say so
+    wait = cast("dict[str, Any]", row).get("w") if isinstance(row, dict) else None
+    return wait if isinstance(wait, str) else None
+
+
+def run_info(
+    row: RunRow, detail: Mapping[str, Any], messages: Sequence[MessageRow] = ()
+) -> RunInfo:
+    """The public face of a store's row, and of the messages that wait for the run."""
     waits = tuple(WaitInfo(**wait) for wait in detail.get("waits", ()))
     live = not row.status.terminal and row.status is not RunStatus.PARKED
     return RunInfo(
@@ -205,6 +235,7 @@ def run_info(row: RunRow, detail: Mapping[str, Any]) -> RunInfo:
         waits=waits if row.status is RunStatus.WAITING and live else (),
         seq=row.seq,
         error=detail.get("error"),
+        unread=() if row.status.terminal else unread_of(messages),
     )
 
 
@@ -220,6 +251,31 @@ def why_of(
 ) -> Why:
     """What the run waits for, since when, and what would move it. `held`: its owner is alive;
     `known`: some live worker knows its workflow; `last`: what its last step did, as a clause."""
+    why = _by_status(info, run, definition, now, held=held, known=known, last=last)
+    if not info.unread:
+        return why
+    count = len(info.unread)
+    what = f"{count} message{'s' if count > 1 else ''} waiting"
+    kinds = ", ".join(dict.fromkeys(info.unread))
+    if info.status is RunStatus.PARKED:
+        whom = "the resumed run"
+    elif held and info.owner is not None:
+        whom = f"worker {info.owner} to take in"
+    else:
+        whom = "a worker that knows it"
+    return replace(why, sentence=f"{why.sentence} It has {what} ({kinds}) for {whom}.")
+
+
+def _by_status(
+    info: RunInfo,
+    run: Run | None,
+    definition: Definition | None,
+    now: float,
+    *,
+    held: bool,
+    known: bool,
+    last: str,
+) -> Why:
     nobody = (
         f"no live worker knows workflow {info.workflow!r}: start one that has it "
         "(`stepwell worker module:Workflow`)"
