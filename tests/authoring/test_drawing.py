@@ -192,7 +192,7 @@ def test_limits_and_retries_are_badges(more: dict[str, Any], expected: tuple[str
 
 @pytest.mark.parametrize(
     "value, said",
-    [(0.002, "2 ms"), (0.25, "0.25 s"), (45, "45 s"), (60, "1 min"), (90, "90 s"),
+    [(0.0004, "0.4 ms"), (0.0096, "10 ms"), (0.0236, "24 ms"), (0.25, "250 ms"), (45, "45 s"), (60, "1 min"), (90, "90 s"),
      (7200, "2 h"), (86400 * 3, "3 d"), (0, "0 s")],
 )  # fmt: skip
 def test_durations_are_said_as_people_say_them(value: float, said: str) -> None:

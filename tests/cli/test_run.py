@@ -249,3 +249,57 @@ def test_waiting_runs_made_elsewhere_are_left_as_they_are_by_looking(
     run_cli("ls", "--store", url)
     run_cli("why", "w", "--store", url)
     assert run_cli("show", "w", "--store", url, "--json").json["journal_rows"] == before
+
+
+def test_what_needs_arguments_is_left_out_of_its_module_with_a_word(run_cli: Cli, url: str) -> None:
+    Path("mixed.py").write_text(
+        "from shop import Hello\n"
+        "class Demanding(Hello):\n"
+        "    def __init__(self, what): ...\n"
+        "class Fine(Hello): ...\n"
+    )
+    said = run_cli("run", "mixed", "-i", "name=A", "--store", url)
+    assert json.loads(said.out) == "Hello A"
+    assert "left out" in said.err
+    assert "mixed:Demanding can't be made without arguments" in said.err
+    assert run_cli("ls", "--store", url, "--json").json["runs"][0]["workflow"] == "mixed.Fine"
+
+
+def test_a_module_where_nothing_is_left_says_why(run_cli: Cli) -> None:
+    Path("needy.py").write_text(
+        "from shop import Hello\nclass Demanding(Hello):\n    def __init__(self, what): ...\n"
+    )
+    error = run_cli("run", "needy", code=2).err
+    assert "'needy' has no workflow; needy:Demanding can't be made without arguments" in error
+    assert "Make an instance in the module" in error
+
+
+def test_a_constructor_that_raises_is_the_workflows_fault(run_cli: Cli) -> None:
+    Path("raising.py").write_text(
+        "from shop import Hello\n"
+        "class Flow(Hello):\n"
+        "    def __init__(self):\n"
+        "        raise KeyError('API_KEY')\n"
+    )
+    error = run_cli("run", "raising:Flow", code=2).err
+    assert "making raising:Flow failed: KeyError: 'API_KEY'" in error
+    assert "Traceback" not in error
+
+
+def test_the_head_comes_before_what_the_first_steps_do(run_cli: Cli, url: str) -> None:
+    for store in ((), ("--store", url)):
+        lines = run_cli("run", "shop:Broken", *store, code=1).err.splitlines()
+        assert lines[0].startswith("run ")
+        assert "survives" in lines[1]
+        assert "prepare started" in lines[2]
+
+
+def test_long_errors_go_on_under_their_beginning(
+    run_cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = run_cli("run", "nowhere:Flow", code=2).err.splitlines()
+    assert lines[0] == "error  there is no module 'nowhere'"
+    assert lines[2].startswith("to do  ")
+    assert all(line.startswith(" " * 7) for line in lines[3:])
+    assert all(len(line) <= 40 for line in lines[3:] if " " in line.strip())

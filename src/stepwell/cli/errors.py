@@ -10,10 +10,8 @@ import json
 import traceback
 from typing import cast
 
-from rich.text import Text
-
+from stepwell.cli import output
 from stepwell.cli.options import Exit, settings
-from stepwell.cli.output import stderr
 from stepwell.errors import (
     ContextSerdeError,
     ContextStateError,
@@ -106,7 +104,7 @@ def report(error: BaseException) -> Exit | None:
     whose = str(getattr(error, "whose", "user"))
     hint = str(getattr(error, "hint", ""))
     options = settings()
-    console = stderr()
+    console = output.stderr()
     if options.debug:
         traceback.print_exception(error)
     if options.json:
@@ -121,8 +119,7 @@ def report(error: BaseException) -> Exit | None:
         }
         console.file.write(json.dumps(said, ensure_ascii=False) + "\n")
         return code
-    console.print(Text.assemble(("error  ", "bold red"), message))
-    console.print(Text.assemble(("fault  ", "dim"), _FAULT.get(whose, whose)))
-    if hint:
-        console.print(Text.assemble(("to do  ", "dim"), hint))
+    output.facts(
+        console, [("error", message), ("fault", _FAULT.get(whose, whose)), ("to do", hint)]
+    )
     return code

@@ -11,11 +11,12 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable
+from inspect import signature
 from types import ModuleType
 from typing import cast
 
 from stepwell.cli.errors import CommandError
-from stepwell.cli.output import stderr
+from stepwell.cli.output import fact, stderr
 from stepwell.errors import WorkflowConfigurationError, WorkflowValidationError
 from stepwell.runtime.engine import Startable
 
@@ -136,24 +137,31 @@ def _names(module: ModuleType) -> list[str]:
 
 def _of_module(module: ModuleType) -> list[Startable]:
     """The workflows of a module. An instance stands for its class; a class that has no steps is a
-    base of others."""
+    base of others. What can't be made without arguments is left out, with a word."""
     values = {name: getattr(module, name) for name in _names(module)}
     made: set[type] = {type(value) for value in values.values() if not isinstance(value, type)}
     found: list[Startable] = []
+    left_out: list[CommandError] = []
     for name, value in values.items():
         if isinstance(value, type) and value in made:
             continue
         try:
             found.append(_instance(value, f"{module.__name__}:{name}"))
         except CommandError as error:
-            if not isinstance(error.__cause__, WorkflowConfigurationError):
+            needs = isinstance(error, _NeedsArguments)
+            if not needs and not isinstance(error.__cause__, WorkflowConfigurationError):
                 raise
-            stderr().print(f"left out: {error.message}")
+            left_out.append(error)
     if not found:
         raise CommandError(
-            f"module {module.__name__!r} has no workflow",
-            hint="Define a subclass of stepwell.Workflow in it, or name the module that does.",
+            f"module {module.__name__!r} has no workflow"
+            + "".join(f"; {error.message}" for error in left_out),
+            hint=left_out[0].hint
+            if left_out
+            else "Define a subclass of stepwell.Workflow in it, or name the module that does.",
         )
+    for error in left_out:
+        fact(stderr(), "left out", error.message, 8)
     return found
 
 
@@ -164,7 +172,7 @@ def _instance(value: object, target: str) -> Startable:
             hint="Name a workflow class or an instance of one.",
         )
     try:
-        made = cast(Startable, value() if isinstance(value, type) else value)
+        made = cast(Startable, _made(value, target) if isinstance(value, type) else value)
         validate = getattr(made, "validate", None)
         if callable(validate):
             validate()
@@ -173,12 +181,30 @@ def _instance(value: object, target: str) -> Startable:
         raise CommandError(
             f"{target} is not valid: {error}", hint="Put the workflow right.", whose="workflow"
         ) from error
+    return made
+
+
+class _NeedsArguments(CommandError):
+    """A workflow class that only its author can make an instance of."""
+
+
+def _made(cls: type, target: str) -> object:
+    try:
+        signature(cls).bind()
     except TypeError as error:
-        if not isinstance(value, type):
-            raise
-        raise CommandError(
+        raise _NeedsArguments(
             f"{target} can't be made without arguments: {error}",
-            hint="Make an instance in the module, and name that.",
+            hint="Make an instance in the module, and name that: flow = MyWorkflow(...), "
+            "then module:flow.",
             whose="workflow",
         ) from error
-    return made
+    try:
+        return cls()
+    except (WorkflowConfigurationError, WorkflowValidationError):
+        raise
+    except Exception as error:
+        raise CommandError(
+            f"making {target} failed: {type(error).__name__}: {error}",
+            hint="Put it right; --debug shows the traceback.",
+            whose="workflow",
+        ) from error

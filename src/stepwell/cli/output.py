@@ -256,7 +256,8 @@ def fact(console: Console, name: str, value: str | Text, width: int) -> None:
         lines = [part for line in lines for part in _wrapped(line, console.width - width - 2)]
     for number, line in enumerate(lines):
         head = name.ljust(width) if number == 0 else " " * width
-        console.print(Text.assemble((head, "dim"), "  ", (line, text.style)), soft_wrap=True)
+        style = "bold red" if name == "error" else "dim"
+        console.print(Text.assemble((head, style), "  ", (line, text.style)), soft_wrap=True)
 
 
 def _wrapped(text: str, width: int) -> list[str]:

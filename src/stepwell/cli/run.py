@@ -266,11 +266,13 @@ class Start:
             yield InMemory(local), None
             return
         async with Engine(store_at(self.store), [self.workflow]) as engine:
+            # Before it begins: what its first steps do is told at once.
+            self._note(f"run {self.run_id} of {self.name}")
+            self._note(f"kept in {engine.url} ({_SURVIVES[engine.durability]})")
             handler = self._begin(engine)
             await handler.started()
-            again = ", started before with this key" if handler.run_id != self.run_id else ""
-            self._note(f"run {handler.run_id} of {self.name}{again}")
-            self._note(f"kept in {engine.url} ({_SURVIVES[engine.durability]})")
+            if handler.run_id != self.run_id:
+                self._note(f"started before with this key: run {handler.run_id}")
             yield Kept(engine, self.program, handler), engine
 
     @contextlib.contextmanager
@@ -366,13 +368,14 @@ class Start:
         place = place_of(ended.live)
         if place:
             where += f", {place}" if where else place
-        text = output.error_text(ended.error)
-        self.console.print(Text.assemble(("error  ", "bold red"), text))
-        if where:
-            self.console.print(Text.assemble(("where  ", "dim"), where))
+        rows: list[tuple[str, str | Text]] = [
+            ("error", output.error_text(ended.error)),
+            ("where", where),
+        ]
         if self.store is not None:
             again = f"stepwell retry {run_id} --app {self.target} --store {self.store}"
-            self.console.print(Text.assemble(("again  ", "dim"), again), soft_wrap=True)
+            rows.append(("again", output.command(again)))
+        output.facts(self.console, rows)
         if settings().debug and ended.live is not None:
             traceback.print_exception(ended.live, file=self.console.file)
 

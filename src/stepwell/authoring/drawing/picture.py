@@ -395,10 +395,11 @@ def _said(value: Json) -> str:
 
 
 def seconds(value: float) -> str:
-    """A duration as people say it: `0.2 s`, `45 s`, `5 min`, `2 h`, `3 d`."""
+    """A duration as people say it: `24 ms`, `45 s`, `5 min`, `2 h`, `3 d`."""
     for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if value >= 2 * size or value == size:
             return f"{value / size:.3g} {unit}"
-    if 0 < value < 0.01:
-        return f"{value * 1000:.2g} ms"
+    if 0 < value < 0.9995:
+        ms = value * 1000
+        return f"{ms:.0f} ms" if ms >= 9.5 else f"{ms:.2g} ms"
     return f"{value:.3g} s"
