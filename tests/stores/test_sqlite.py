@@ -14,7 +14,7 @@ import pytest
 
 import stepwell
 from stepwell.errors import LeaseLost, StoreError, StoreUnavailable
-from stepwell.stores.base import Store
+from stepwell.stores.base import RunFilter, Store
 from stepwell.stores.conformance import (
     PATIENCE,
     StoreConformance,
@@ -27,6 +27,7 @@ from stepwell.stores.conformance import (
     worker,
 )
 from stepwell.stores.sqlite import SQLiteStore
+from stepwell.stores.sqlite.connection import MIGRATIONS
 from stepwell.stores.sqlite.statements import SQL
 from stepwell.values import RunStatus
 
@@ -230,7 +231,9 @@ async def test_an_error_before_the_commit_undoes_the_group(path: Path) -> None:
 
 def explained(db: sqlite3.Connection, how: str, sql: str) -> list[tuple[object, ...]]:
     named = ("since", "created", "id", "workflow", "parent", "correlation", "statuses", "limit")
-    values = dict.fromkeys((*named, "status")) if ":" in sql else (None,) * sql.count("?")
+    values = (
+        dict.fromkeys((*named, "status", "waiting")) if ":" in sql else (None,) * sql.count("?")
+    )
     return db.execute(f"{how} {sql}", values).fetchall()  # pyright: ignore[reportArgumentType]
 
 
@@ -246,6 +249,7 @@ async def test_the_usual_commit_touches_no_index_of_runs(store: SQLiteStore) -> 
     [
         *("due_runs", "first_due", "next_priority", "next_owner", "find_key", "get_run"),
         *("list_by_created", "list_by_status", "list_by_parent", "list_by_correlation"),
+        *("list_by_waiting", "waited_for", "wait_no_more", "wait_for_nothing"),
         *("journal_after", "messages_after", "expired", "owned_with_messages", "release_all"),
     ],
 )
@@ -255,6 +259,47 @@ async def test_frequent_questions_walk_over_no_table(store: SQLiteStore, name: s
         assert isinstance(step, str)
         assert "TEMP B-TREE" not in step or name == "owned_with_messages"
         assert not step.startswith("SCAN") or " json_each" in step, plan
+
+
+# Files of earlier releases ------------------------------------------------------------------------
+
+
+async def test_what_waited_before_there_was_a_list_is_listed(path: Path) -> None:
+    first, *_ = MIGRATIONS
+    wait = '{"id":"q","event":"Answer"}'
+    rows = [
+        ("asks", "waiting", f'{{"waits":[{wait},{wait},{{"id":"t","event":null}},7]}}'),
+        ("sleeps", "waiting", '{"waits":[{"id":"t","event":null}]}'),
+        ("odd", "waiting", "not JSON"),
+        ("bare", "waiting", None),
+        ("runs", "running", f'{{"waits":[{wait}]}}'),
+    ]
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(first.script)
+        db.execute("INSERT INTO meta VALUES ('schema', '1')")
+        db.executemany(
+            "INSERT INTO runs (id, workflow, version, status, seq, fence, created, updated,"
+            " priority, detail) VALUES (?, 'wf', '', ?, 0, 0, 1.0, 1.0, 0, ?)",
+            rows,
+        )
+        db.commit()
+    store = SQLiteStore(path)
+    await store.open()
+    page = await store.list(RunFilter(waiting="Answer"))
+    assert [row.id for row in page.rows] == ["asks"]
+    assert len((await store.list(RunFilter())).rows) == len(rows)
+    assert await store.verify() == []
+    await store.close()
+
+
+async def test_a_list_that_does_not_fit_its_run_is_a_fault(store: SQLiteStore) -> None:
+    await begin(store, "a", waits=("Answer",))
+    await on_writer(store, "UPDATE waits SET created = 77.0")
+    assert await store.verify() == [
+        "run a: it is listed as waiting for 'Answer', which does not fit it"
+    ]
+    await on_writer(store, "UPDATE waits SET created = 1.0")
+    assert await store.verify() == []
 
 
 # One file, several users --------------------------------------------------------------------------

@@ -5,7 +5,8 @@ are; it does not know what is in the bytes, what a step is, or what a workflow w
 is the kernel's; a store only promises that
 
 * a **commit** is atomic and fenced: all of it is kept, or none of it, and none of it when the run
-  has been claimed by someone else since (`LeaseLost`);
+  has been claimed by someone else since, or let go of (`LeaseLost`);
+* a run that has **ended** stays as it ended: a commit that says otherwise raises `StoreError`;
 * what a commit acknowledged survives what the store's `durability` says it survives;
 * journal rows of a run are numbered 1, 2, 3, ... without gaps, and never change;
 * bytes come back as they were given; except in blobs they are UTF-8 text, so that whoever opens the
@@ -146,6 +147,8 @@ class Commit:
             keeps nothing, answering with the existing run's id, when (workflow, key) is taken
             (which is looked at first). Its `status` and `due` are those of the commit.
         worker: who commits; becomes the owner on `create`.
+        waits: the distinct tags of the messages from outside that the run waits for from now on;
+            None leaves what is there. A terminal commit clears it.
     """
 
     run: str
@@ -163,6 +166,7 @@ class Commit:
     blobs: dict[str, bytes] = field(default_factory=dict[str, bytes])
     snapshot: Snapshot | None = None
     create: NewRun | None = None
+    waits: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +194,8 @@ class WorkerRow:
 @dataclass(frozen=True, slots=True)
 class RunFilter:
     """Which runs to list. None means any. `after` is the id-cursor of the previous page
-    (`created, id` of its last row, as `Page.cursor` gave it). Newest first."""
+    (`created, id` of its last row, as `Page.cursor` gave it). `waiting`: only runs that wait for a
+    message with this tag, as their last `Commit.waits` said. Newest first."""
 
     workflow: str | None = None
     status: Sequence[RunStatus] | None = None
@@ -199,6 +204,7 @@ class RunFilter:
     since: float | None = None
     limit: int = 50
     after: str | None = None
+    waiting: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +247,9 @@ class Store(Protocol):
 
     async def commit(self, commit: Commit) -> str:
         """Keep `commit` atomically. Returns the run's id (of the existing run when `create`'s key
-        was taken). Raises `LeaseLost` when the fence is stale, `RunAlreadyExists`."""
+        was taken). Raises `LeaseLost` when the fence is stale or nobody owns the run (its claim was
+        given up), `RunAlreadyExists`, and `StoreError` when the run has ended with another status
+        than the commit's."""
         ...
 
     async def create(self, run: NewRun) -> str:

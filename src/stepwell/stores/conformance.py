@@ -280,6 +280,53 @@ class StoreConformance:
         await store.commit(turn("a", b"2", fence=2, worker="w2"))
         assert await journal(store, "a") == [(1, b"1"), (2, b"2")]
 
+    @pytest.mark.parametrize("how", ["release", "unregister", "released at its creation"])
+    async def test_a_run_that_was_let_go_of_takes_no_commit_of_its_last_claim(
+        self, store: Store, how: str
+    ) -> None:
+        await store.register(worker("w", 1000.0))
+        await begin(store, "a", b"1", release=how == "released at its creation")
+        if how == "release":
+            await store.commit(turn("a", status=WAITING, due=7.0, release=True))
+        elif how == "unregister":
+            await store.unregister("w")
+        await store.send([message("a")])
+        for late in (turn("a", b"2"), turn("a", status=COMPLETED, due=None, release=True)):
+            with pytest.raises(LeaseLost):
+                await store.commit(late)
+        assert await journal(store, "a") == [(1, b"1")]
+        row = await store.get("a")
+        assert row is not None
+        assert (row.owner, row.ended, row.fence) == (None, None, 1)
+        assert row.due is not None
+        assert await claimed(store) == ["a"]
+        await store.commit(turn("a", b"2", fence=2, worker="w2"))
+        assert await journal(store, "a") == [(1, b"1"), (2, b"2")]
+
+    @pytest.mark.parametrize("status", TERMINAL)
+    async def test_what_has_ended_stays_as_it_ended(self, store: Store, status: RunStatus) -> None:
+        await begin(store, "a", b"1", at=5.0, status=status, due=None, release=True)
+        await begin(store, "owned", b"1", at=5.0, status=status, due=None)
+        assert await store.claim_one("w2", "a", 200.0) is not None
+        other = COMPLETED if status is FAILED else FAILED
+        for wrong in (RUNNING, WAITING, PARKED, other):
+            for late in (
+                turn("a", b"2", fence=2, worker="w2", status=wrong),
+                turn("owned", b"2", status=wrong, due=None, release=True),
+            ):
+                with pytest.raises(StoreError, match="ended"):
+                    await store.commit(late)
+        for id in ("a", "owned"):
+            row = await store.get(id)
+            assert row is not None
+            assert (row.status, row.ended, row.seq) == (status, 5.0, 1)
+        await store.commit(
+            turn("a", at=9.0, fence=2, worker="w2", status=status, due=None, release=True)
+        )
+        row = await store.get("a")
+        assert row is not None
+        assert (row.status, row.ended, row.owner) == (status, 5.0, None)
+
     async def test_a_run_that_is_not_there_has_no_lease(self, store: Store) -> None:
         with pytest.raises(LeaseLost):
             await store.commit(turn("none", b"1"))
@@ -670,6 +717,85 @@ class StoreConformance:
             ]
             assert second.cursor is None
 
+    async def test_a_run_is_found_by_what_it_waits_for(self, store: Store) -> None:
+        waiting = RunFilter(waiting="approval")
+        await begin(store, "a", waits=("approval", "reply"))  # with its first commit
+        await begin(store, "b")
+        assert await ids(store, waiting) == ["a"]
+        await store.commit(turn("b", b"1", waits=("approval",)))
+        await store.commit(turn("a", b"1"))  # None leaves what is there
+        assert await ids(store, waiting) == ["b", "a"]
+        await store.commit(turn("a", b"2", waits=("reply", "reply"), release=True))
+        assert await ids(store, waiting) == ["b"]
+        assert await ids(store, RunFilter(waiting="reply")) == ["a"]
+        await store.commit(turn("b", status=PARKED, due=None))
+        assert await ids(store, waiting) == ["b"]  # it does, when it goes on
+        await store.commit(turn("b", waits=()))
+        assert await ids(store, waiting) == []
+        assert await ids(store, RunFilter(waiting="nothing of the sort")) == []
+
+    @pytest.mark.parametrize("status", TERMINAL)
+    async def test_a_run_that_is_over_waits_for_nothing(
+        self, store: Store, status: RunStatus
+    ) -> None:
+        await begin(store, "a", waits=("approval",))
+        await store.commit(turn("a", status=status, due=None, waits=("approval",)))
+        await begin(store, "b", waits=("approval",), status=status, due=None)
+        assert await ids(store, RunFilter(waiting="approval")) == []
+
+    async def test_a_stale_commit_does_not_change_what_is_waited_for(self, store: Store) -> None:
+        await begin(store, "a", waits=("approval",))
+        with pytest.raises(LeaseLost):
+            await store.commit(turn("a", fence=7, waits=("reply",)))
+        with pytest.raises(StoreError):
+            await store.commit(turn("a", consumed=[99], waits=("reply",)))
+        assert await ids(store, RunFilter(waiting="reply")) == []
+        assert await ids(store, RunFilter(waiting="approval")) == ["a"]
+
+    async def test_listing_what_waits_goes_with_every_other_filter(self, store: Store) -> None:
+        for n in range(6):
+            child = new(
+                f"run{n}",
+                at=float(n // 2),
+                workflow=("wf", "other")[n % 2],
+                parent=("p", "q")[n // 3],
+                correlation=("c", "d")[n > 0],
+            )
+            status = (WAITING, RUNNING)[n % 2]
+            waits = ("approval", f"own{n}")
+            await store.commit(turn(child.id, create=child, status=status, waits=waits))
+        await begin(store, "not waiting")
+        for other, wanted in [
+            (RunFilter(), "543210"),
+            (RunFilter(workflow="wf"), "420"),
+            (RunFilter(parent="q"), "543"),
+            (RunFilter(correlation="c"), "0"),
+            (RunFilter(status=[RUNNING]), "531"),
+            (RunFilter(status=[RUNNING, WAITING]), "543210"),
+            (RunFilter(status=[]), ""),
+            (RunFilter(since=1.0), "5432"),
+            (RunFilter(status=[WAITING], parent="p", correlation="d", since=1.0), "2"),
+        ]:
+            where = dataclasses.replace(other, waiting="approval")
+            found = await ids(store, where)
+            assert found == [f"run{n}" for n in wanted], where
+            paged: list[str] = []
+            after: str | None = None
+            for _ in range(4):
+                page = await store.list(dataclasses.replace(where, limit=2, after=after))
+                paged += [row.id for row in page.rows]
+                after = page.cursor
+                if after is None:
+                    break
+            assert paged == found, where
+
+    async def test_a_deleted_run_waits_for_nothing(self, store: Store) -> None:
+        await begin(store, "a", waits=("approval",))
+        await store.commit(turn("a", status=FAILED, due=None))
+        assert await store.delete(["a"]) == 1
+        await begin(store, "a", b"again")
+        assert await ids(store, RunFilter(waiting="approval")) == []
+
     async def test_a_cursor_nobody_gave_is_refused(self, store: Store) -> None:
         with pytest.raises(ValueError, match="cursor"):
             await store.list(RunFilter(after="yesterday"))
@@ -752,12 +878,13 @@ class StoreConformance:
             with pytest.raises(StoreError):
                 await store.backup(str(target))
             return
-        await begin(store, "a", b"1", key="k")
+        await begin(store, "a", b"1", key="k", waits=("approval",))
         await store.backup(str(target))
         await store.commit(turn("a", b"2"))
         copy = self.make_store(place)
         await copy.open()
         assert await journal(copy, "a") == [(1, b"1")]
+        assert await ids(copy, RunFilter(waiting="approval")) == ["a"]
         assert await copy.verify() == []
         await copy.commit(turn("a", b"3"))
         await copy.close()

@@ -59,6 +59,7 @@ class _Run:
     inbox: dict[int, MessageRow] = field(default_factory=dict[int, MessageRow])
     dedupe: set[str] = field(default_factory=set[str])
     blobs: set[str] = field(default_factory=set[str])
+    waits: frozenset[str] = frozenset()
 
     @property
     def claimable(self) -> bool:
@@ -117,6 +118,8 @@ class MemoryStore:
         # `claim` and `inbox` a walk over runs that are over.
         self._free: dict[str, _Run] = {}
         self._owned: dict[str, dict[str, _Run]] = {}
+        # Runs by the tags that they wait for; kept in step by `_await`.
+        self._awaiting: dict[str, dict[str, _Run]] = {}
         self._changes = Changes()
 
     @property
@@ -156,8 +159,10 @@ class MemoryStore:
             run.owner, run.fence = commit.worker, 1
         else:
             run = self._runs.get(commit.run)
-            if run is None or run.fence != commit.fence:
+            if run is None or run.fence != commit.fence or run.owner is None:
                 raise LeaseLost(commit.run)
+            if run.status.terminal and commit.status is not run.status:
+                raise StoreError(f"run {commit.run} has ended as {run.status} and stays so")
             self._check_consumed(commit, run.inbox)
         self._apply(run, commit)
         self._index(run)
@@ -177,12 +182,14 @@ class MemoryStore:
         if commit.release:
             self._disown(run)
         run.status, run.due, run.updated = commit.status, commit.due, commit.at
-        if not commit.status.terminal:
-            run.ended = None
-            if run.inbox:
-                run.wake(commit.at)
-        elif run.ended is None:
-            run.ended = commit.at
+        if commit.status.terminal:
+            run.ended = commit.at if run.ended is None else run.ended
+        elif run.inbox:
+            run.wake(commit.at)
+        if commit.status.terminal:
+            self._await(run, ())
+        elif commit.waits is not None:
+            self._await(run, commit.waits)
         for child in commit.children:
             if child.id not in self._runs and self._key_owner(child) is None:
                 self._index(self._insert(child))
@@ -263,6 +270,17 @@ class MemoryStore:
             self._free[id] = run
         else:
             self._free.pop(id, None)
+
+    def _await(self, run: _Run, tags: Sequence[str]) -> None:
+        """From now on `run` waits for messages with these tags and no others."""
+        wanted = frozenset(tags)
+        for tag in run.waits - wanted:
+            del self._awaiting[tag][run.new.id]
+            if not self._awaiting[tag]:
+                del self._awaiting[tag]
+        for tag in wanted - run.waits:
+            self._awaiting.setdefault(tag, {})[run.new.id] = run
+        run.waits = wanted
 
     def _disown(self, run: _Run) -> None:
         owner, run.owner = run.owner, None
@@ -391,9 +409,10 @@ class MemoryStore:
         """See `Store.list`."""
         self._check_open()
         below = None if where.after is None else cursor.decode(where.after)
+        looked = self._runs if where.waiting is None else self._awaiting.get(where.waiting, {})
         found = (
             (run.new.at, run.new.id)
-            for run in self._runs.values()
+            for run in looked.values()
             if (where.workflow is None or run.new.workflow == where.workflow)
             and (where.status is None or run.status in where.status)
             and (where.parent is None or run.new.parent == where.parent)

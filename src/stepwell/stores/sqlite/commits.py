@@ -22,6 +22,10 @@ _FIND_CLAIMED = SQL["find_claimed"]
 _ADVANCE = SQL["advance"]
 _SETTLE = SQL["settle"]
 _RELEASE = SQL["release"]
+_WAITED_FOR = SQL["waited_for"]
+_WAIT_FOR = SQL["wait_for"]
+_WAIT_NO_MORE = SQL["wait_no_more"]
+_WAIT_FOR_NOTHING = SQL["wait_for_nothing"]
 _APPEND_JOURNAL = SQL["append_journal"]
 _CONSUME = SQL["consume"]
 _UNREAD = SQL["unread"]
@@ -77,6 +81,11 @@ class Commits:
             db.execute(_APPEND_JOURNAL, (n, seq, commit.at, data))
         if commit.consumed:
             _consume(db, n, commit)
+        if commit.status in _TERMINAL:
+            if commit.create is None:
+                db.execute(_WAIT_FOR_NOTHING, (n,))
+        elif commit.waits is not None:
+            _await(db, n, commit.waits)
         if commit.snapshot is not None:
             snapshot = commit.snapshot
             db.execute(_KEEP_SNAPSHOT, (n, snapshot.seq, snapshot.data.decode()))
@@ -97,6 +106,8 @@ class Commits:
                 self._marks.pop(commit.run, None)
                 raise LeaseLost(commit.run)
             n, seq, status, due = found
+            if status in _TERMINAL and commit.status != status:
+                raise StoreError(f"run {commit.run} has ended as {status} and stays so")
             mark = _Mark(n, commit.fence, seq, status, due)
             if len(self._marks) >= _MARKS:
                 self._marks.clear()
@@ -238,6 +249,14 @@ def _consume(db: sqlite3.Connection, n: int, commit: Commit) -> None:
             " consumed are not in its inbox; an earlier commit consumed them",
             hint="Load the run again; what it has not taken in yet is there.",
         )
+
+
+def _await(db: sqlite3.Connection, n: int, tags: Sequence[str]) -> None:
+    """From now on a run waits for messages with these tags and no others."""
+    wanted = {*tags}
+    found = {tag for (tag,) in db.execute(_WAITED_FOR, (n,))}
+    db.executemany(_WAIT_NO_MORE, [(n, tag) for tag in found - wanted])
+    db.executemany(_WAIT_FOR, [(tag, n) for tag in wanted - found])
 
 
 def _stays_unread(db: sqlite3.Connection, n: int, commit: Commit) -> bool:

@@ -37,6 +37,7 @@ _LIST_BY_CREATED = SQL["list_by_created"]
 _LIST_BY_STATUS = SQL["list_by_status"]
 _LIST_BY_PARENT = SQL["list_by_parent"]
 _LIST_BY_CORRELATION = SQL["list_by_correlation"]
+_LIST_BY_WAITING = SQL["list_by_waiting"]
 _COUNTS = SQL["counts"]
 _GET_BLOB = SQL["get_blob"]
 _EXPIRED = SQL["expired"]
@@ -159,12 +160,15 @@ def _listed(db: sqlite3.Connection, where: RunFilter, limit: int) -> Iterable[Sq
         "workflow": where.workflow,
         "parent": where.parent,
         "correlation": where.correlation,
+        "waiting": where.waiting,
         "statuses": None if wanted is None else json.dumps(wanted),
         "since": -math.inf if where.since is None else where.since,
         "created": created,
         "id": id,
         "limit": limit,
     }
+    if where.waiting is not None:
+        return db.execute(_LIST_BY_WAITING, names)
     if where.parent is not None:
         return db.execute(_LIST_BY_PARENT, names)
     if where.correlation is not None:

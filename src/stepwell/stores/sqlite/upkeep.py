@@ -20,6 +20,7 @@ _DELETE_BLOB = SQL["delete_blob"]
 _JOURNAL_FAULTS = SQL["journal_faults"]
 _SNAPSHOT_FAULTS = SQL["snapshot_faults"]
 _END_FAULTS = SQL["end_faults"]
+_WAIT_FAULTS = SQL["wait_faults"]
 _BLOB_ROWS = SQL["blob_rows"]
 _UNUSED_BLOBS = SQL["unused_blobs"]
 
@@ -30,6 +31,7 @@ _DELETE_PARTS = [
     SQL["delete_dedupe"],
     SQL["delete_snapshot"],
     SQL["delete_blob_refs"],
+    SQL["delete_waits"],
     SQL["delete_run"],
 ]
 
@@ -102,6 +104,8 @@ def _faults(db: sqlite3.Connection) -> list[str]:
         faults.append(f"run {run}: its snapshot is of journal row {of}, after its last, {seq}")
     for run, status in db.execute(_END_FAULTS):
         faults.append(f"run {run}: it is {status}, which does not fit the end it has or lacks")
+    for run, tag in db.execute(_WAIT_FAULTS):
+        faults.append(f"run {run}: it is listed as waiting for {tag!r}, which does not fit it")
     for digest, size, data in db.execute(_BLOB_ROWS):
         if len(data) != size or digest_of(data) != digest:
             faults.append(f"the payload {digest} is not what was written")

@@ -1,10 +1,12 @@
 -- name: find_claimed
--- What a commit must know about its run, if the committer's fence is still the run's.
-SELECT n, seq, status, due FROM runs WHERE id = ? AND fence = ?;
+-- What a commit must know about its run, if the committer's fence is still the run's, and the run
+-- was not let go of since.
+SELECT n, seq, status, due FROM runs WHERE id = ? AND fence = ? AND owner IS NOT NULL;
 
 -- name: advance
 -- A commit that changes nothing an index knows: the usual one.
-UPDATE runs SET seq = ?, updated = ? WHERE n = ? AND id = ? AND fence = ? AND seq = ?;
+UPDATE runs SET seq = ?, updated = ?
+WHERE n = ? AND id = ? AND fence = ? AND seq = ? AND owner IS NOT NULL;
 
 -- name: settle
 -- A commit that changes the status, the due time or the detail.
@@ -12,7 +14,7 @@ UPDATE runs SET
     seq = ?, updated = ?, status = ?, due = ?,
     ended = CASE WHEN ? THEN coalesce(ended, ?) END,
     detail = coalesce(?, detail)
-WHERE n = ? AND id = ? AND fence = ? AND seq = ?;
+WHERE n = ? AND id = ? AND fence = ? AND seq = ? AND owner IS NOT NULL;
 
 -- name: release
 -- As settle, and the claim is given up.
@@ -21,7 +23,23 @@ UPDATE runs SET
     ended = CASE WHEN ? THEN coalesce(ended, ?) END,
     detail = coalesce(?, detail),
     owner = NULL
-WHERE n = ? AND id = ? AND fence = ? AND seq = ?;
+WHERE n = ? AND id = ? AND fence = ? AND seq = ? AND owner IS NOT NULL;
+
+-- name: waited_for
+-- The tags that a run waits for.
+SELECT tag FROM waits WHERE run = ?;
+
+-- name: wait_for
+-- A tag that a run waits for from now on, where listings find it.
+INSERT INTO waits (tag, created, id, run) SELECT ?, created, id, n FROM runs WHERE n = ?;
+
+-- name: wait_no_more
+-- A tag that a run does not wait for any more.
+DELETE FROM waits WHERE run = ? AND tag = ?;
+
+-- name: wait_for_nothing
+-- All that a run waited for.
+DELETE FROM waits WHERE run = ?;
 
 -- name: append_journal
 -- One journal row.

@@ -65,6 +65,19 @@ WHERE correlation = :correlation AND (created, id) < (:created, :id) AND created
     AND (:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
 ORDER BY created DESC, id DESC LIMIT :limit;
 
+-- name: list_by_waiting
+-- Runs that wait for a message with one tag, newest first.
+SELECT runs.id, workflow, version, status, seq, fence, owner, due, runs.created, updated, ended,
+    key, correlation, parent, priority, detail
+FROM waits CROSS JOIN runs ON runs.n = waits.run
+WHERE waits.tag = :waiting AND (waits.created, waits.id) < (:created, :id)
+    AND waits.created >= :since
+    AND (:workflow IS NULL OR workflow = :workflow)
+    AND (:parent IS NULL OR parent = :parent)
+    AND (:correlation IS NULL OR correlation = :correlation)
+    AND (:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
+ORDER BY waits.created DESC, waits.id DESC LIMIT :limit;
+
 -- name: counts
 -- How many runs there are of each workflow and status.
 SELECT workflow, status, count(*) FROM runs INDEXED BY runs_status GROUP BY status, workflow;

@@ -27,6 +27,10 @@ DELETE FROM snapshots WHERE run = ?;
 -- What a run refers to.
 DELETE FROM blob_refs WHERE run = ?;
 
+-- name: delete_waits
+-- What a run waits for.
+DELETE FROM waits WHERE run = ?;
+
 -- name: delete_run
 -- The run itself, after all that belongs to it.
 DELETE FROM runs WHERE n = ?;
@@ -53,6 +57,11 @@ FROM snapshots JOIN runs ON runs.n = snapshots.run WHERE snapshots.seq > runs.se
 -- Runs that are over without an end, or have an end and are not over.
 SELECT id, status FROM runs
 WHERE (status IN ('completed', 'failed', 'cancelled', 'timed_out')) <> (ended IS NOT NULL);
+
+-- name: wait_faults
+-- Runs that are listed by what they wait for, and are over, or are listed in the wrong place.
+SELECT runs.id, waits.tag FROM waits JOIN runs ON runs.n = waits.run
+WHERE runs.ended IS NOT NULL OR waits.created <> runs.created OR waits.id <> runs.id;
 
 -- name: blob_rows
 -- Every big payload, to compare it with its digest.
