@@ -86,6 +86,7 @@ class RunLedger:
         self._entries: list[Entry] = []
         self._at = 0.0
         self._consumed: list[int] = []
+        self._released = False  # what comes now is for who takes the run up next, if anyone does
         self._task: asyncio.Task[None] | None = None
         self._waiting: list[asyncio.Future[None]] = []
 
@@ -144,12 +145,12 @@ class RunLedger:
         return self._task is None and not self._entries and not self._consumed
 
     def _kick(self) -> None:
-        if self._task is None and not self.lost:
+        if self._task is None and not (self.lost or self._released):
             self._task = asyncio.get_running_loop().create_task(self._commit_all())
 
     async def _commit_all(self) -> None:
         try:
-            while (self._entries or self._consumed) and not self.lost:
+            while (self._entries or self._consumed) and not (self.lost or self._released):
                 entries, self._entries = self._entries, []
                 consumed, self._consumed = self._consumed, []
                 if await self._commit(self._build(entries, consumed)):
@@ -207,6 +208,7 @@ class RunLedger:
                 self.seq += len(commit.rows)
                 self.create = None
                 self.ended = commit.status.terminal
+                self._released = commit.release
                 return True
 
     def _done(self, entries: Sequence[Entry]) -> None:
