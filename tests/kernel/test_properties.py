@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from tests.kernel.chaos import TAGS, Chaos, Command, commands, definitions
 from tests.kernel.playing import START, check, same
 
-from stepwell.kernel.decide import _attempted, _plain, _route, _straight_on, advance, decide
+from stepwell.kernel.decide import _attempted, _plain, _route, advance, decide, straight_on
 from stepwell.kernel.definition import Definition
 from stepwell.kernel.inputs import Attempted, Start
-from stepwell.kernel.journal import Entry, WaitEnded, WaitOpened, WorkAdded, WorkBegun
+from stepwell.kernel.journal import Entry, WaitEnded, WaitOpened, WorkAdded, WorkBegun, WorkDone
 from stepwell.kernel.outcomes import Emit, Message
-from stepwell.kernel.run import RUNNING, Run, evolve, next_due, pending
+from stepwell.kernel.run import RUNNING, Run, evolve, finish, next_due, pending
 
 thorough = settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 
@@ -129,16 +129,18 @@ def test_the_short_end_of_an_attempt_is_its_end(
     if run.ended is not None or run.parked is not None:
         return
     for id in run.work:
-        input = Attempted(1.0, id, Emit((Message(tag, {"n": 1}, None, kinds),)))
-        short = _straight_on(definition, run, input)
+        outcome = Emit((Message(tag, {"n": 1}, None, kinds),))
+        input = Attempted(1.0, id, outcome)
+        short = straight_on(definition, run, run.work[id], outcome, 1.0)
         if short is None:
             continue
         one, other = copy.deepcopy(run), copy.deepcopy(run)
-        for entry in copy.deepcopy(short):
-            evolve(one, entry)
+        finish(one, one.work[id])
+        evolve(one, copy.deepcopy(short))
         entries: list[Entry] = []
         for entry in _attempted(definition, other, input):
             evolve(other, entry)
             entries.append(entry)
-        assert entries == list(short)
+        assert entries == [WorkDone(id), short]
+        assert entries == list(decide(definition, run, input))
         assert one == other

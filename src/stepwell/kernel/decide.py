@@ -74,6 +74,7 @@ from stepwell.kernel.outcomes import (
     Failure,
     Goto,
     Message,
+    Outcome,
     Sleep,
     Spawn,
     WaitFor,
@@ -115,10 +116,12 @@ def decide(definition: Definition, run: Run, input: Input) -> Iterable[Entry]:
     kind = type(input)
     if run.ended is not None or (run.parked is not None and kind not in _WHILE_PARKED):
         return ()
-    if type(input) is Attempted:
-        straight = _straight_on(definition, run, input)
-        if straight is not None:
-            return straight
+    if type(input) is Attempted and not input.edits:
+        work = run.work.get(input.work)
+        if work is not None:
+            then = straight_on(definition, run, work, input.outcome, input.at)
+            if then is not None:
+                return WorkDone(work.id), then
     return _DECIDE[kind](definition, run, input)
 
 
@@ -489,31 +492,23 @@ def _attempted(d: Definition, run: Run, i: Attempted) -> Entries:
         yield from _next(d, run, work.step, at)
 
 
-def _straight_on(d: Definition, run: Run, i: Attempted) -> tuple[Entry, Entry] | None:
-    """What `_attempted` would decide about the plainest ends of an attempt, at once: one message
-    that one step takes one by one, that waits for the end of a stream that goes on, or that ends
-    the run. None for all others. Most are such."""
-    outcome = i.outcome
-    work = run.work.get(i.work)
-    if (
-        type(outcome) is not Emit
-        or work is None
-        or len(outcome.messages) != 1
-        or outcome.stream
-        or i.edits
-        or work.over
-        or work.phase != RUNNING
-        or run.ending is not None
-    ):
+def straight_on(d: Definition, run: Run, work: Work, outcome: Outcome, at: float) -> Entry | None:
+    """What `decide` says, after `WorkDone`, about the plainest ends of an attempt: one message that
+    one step takes one by one, that waits for the end of a stream that goes on, or that ends the
+    run. None for all others. Most are such, so whoever keeps no entries may ask here first."""
+    if type(outcome) is not Emit or outcome.stream or work.over or work.phase != RUNNING:
         return None
-    message = outcome.messages[0]
+    messages = outcome.messages
+    if len(messages) != 1 or run.ending is not None or run.by_tag:
+        return None
+    message = messages[0]
     tag = message.tag
-    if message.to is not None or message.kinds or run.by_tag:
+    if message.to is not None or message.kinds:
         return None
     if tag in d.marked:
         if tag not in d.ends or d.on_exit is not None or run.waits or run.orphans:
             return None
-        return WorkDone(work.id), RunEnded(RunStatus.COMPLETED, i.at, message)
+        return RunEnded(RunStatus.COMPLETED, at, message)
     routes = d.routes.get(tag)
     if routes is None or len(routes) != 1 or run.steps[work.step].queue:
         return None
@@ -532,20 +527,17 @@ def _straight_on(d: Definition, run: Run, i: Attempted) -> tuple[Entry, Entry] |
             or run.streams[stream].live == 1
         ):
             return None
-        waits = Joined(name, stream, 0, work.index, message, work.recoveries)
-        return WorkDone(work.id), waits
+        return Joined(name, stream, 0, work.index, message, work.recoveries)
     state = run.steps.get(name)
     begun = (
         state is None
         or not step.workers
         or (state.running - (name == work.step) < step.workers and not state.queue)
     )
-    at = i.at
     deadline = at + step.timeout if begun and step.timeout is not None else None
-    added = WorkAdded(
+    return WorkAdded(
         run.counter + 1, name, message, begun, at, deadline, stream, work.index, work.recoveries
     )
-    return WorkDone(work.id), added
 
 
 def _unknown_step(d: Definition, outcome: object) -> str | None:

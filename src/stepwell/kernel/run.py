@@ -408,7 +408,12 @@ def _work_begun(run: Run, e: WorkBegun) -> None:
 
 
 def _work_done(run: Run, e: WorkDone) -> None:
-    work = run.work.pop(e.id)
+    finish(run, run.work[e.id])
+
+
+def finish(run: Run, work: Work) -> None:
+    """What `WorkDone` does, for whoever keeps no entries."""
+    del run.work[work.id]
     # The path of every no-op step, so the common case of `_leave` stands here once more.
     if work.phase == RUNNING and not work.timer:
         run.busy -= 1

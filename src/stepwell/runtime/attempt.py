@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 current: contextvars.ContextVar[Attempt] = contextvars.ContextVar("stepwell_attempt")
 """The attempt whose body is running in this context."""
 
+make_current = current.set
+"""Set it; to be called in the context of the body."""
+
 
 class Attempt:
     """A body that is running, or about to."""
@@ -323,9 +326,3 @@ class Rest:
                     waiting = run(coroutine.send, value)
                 except StopIteration as stop:
                     return stop.value
-
-
-def start(coroutine: Coroutine[Any, Any, object], attempt: Attempt) -> object:
-    """Run a body up to its first pause. Raises StopIteration when it needs none."""
-    current.set(attempt)
-    return coroutine.send(None)

@@ -30,12 +30,13 @@ from stepwell.authoring.events.model import InternalDispatchEvent
 from stepwell.authoring.events.state_store import InMemoryStateStore
 from stepwell.authoring.program import FREE, MAX_PAYLOAD, Ending, Program, TypeRegistry
 from stepwell.errors import StepTimeoutError, ValueTooLarge
-from stepwell.kernel.decide import decide
+from stepwell.kernel.decide import decide, straight_on
 from stepwell.kernel.inputs import Arrived, Attempted, CancelAsked, Due, Input, Wrote
 from stepwell.kernel.journal import (
     AttemptExpired,
     ChildStarted,
     Entry,
+    Joined,
     Published,
     RunEnded,
     RunParked,
@@ -50,8 +51,8 @@ from stepwell.kernel.journal import (
 )
 from stepwell.kernel.outcomes import Emit, Fail, Message, Outcome
 from stepwell.kernel.rest import held_up, returned, stalled
-from stepwell.kernel.run import EVOLVE, RUNNING, WAITING, Run, Work, next_due, pending
-from stepwell.runtime.attempt import Attempt, Rest, start
+from stepwell.kernel.run import EVOLVE, RUNNING, WAITING, Run, Work, finish, next_due, pending
+from stepwell.runtime.attempt import Attempt, Rest, make_current
 from stepwell.runtime.codec import rough_size
 from stepwell.runtime.stream import StreamLog
 from stepwell.values import Clock, ErrorInfo, Json, RunStatus, TimerHandle, derived_id
@@ -208,6 +209,9 @@ class ActiveRun:
     def feed(self, input: Input) -> None:
         """Something happened."""
         run = self.run
+        if self.ledger is None and self.record is None and not self.watchers:
+            self._feed_unseen(input)
+            return
         entries: list[Entry] = []
         for entry in decide(self.definition, run, input):
             EVOLVE[type(entry)](run, entry)
@@ -218,6 +222,41 @@ class ActiveRun:
             self.perform(entries)
         elif entries:
             self.ledger.enter(entries, input.at)
+
+    def _feed_unseen(self, input: Input) -> None:
+        """`feed`, when nobody keeps or watches the entries: work that begins before anything else
+        is to be performed is launched at once, so a fan-out has not all of its entries at a time
+        in memory."""
+        run = self.run
+        later: list[Entry] = []
+        for entry in decide(self.definition, run, input):
+            kind = type(entry)
+            EVOLVE[kind](run, entry)
+            if type(entry) is WorkAdded and not later:
+                if entry.begun:
+                    self._launch(run.work[entry.id])
+            elif kind in _TOLD:
+                later.append(entry)
+        self.perform(later)
+
+    def _go_straight_on(self, attempt: Attempt, outcome: Outcome) -> bool:
+        """A body ended. When nobody keeps or watches the entries, do the plainest turns without a
+        detour; they are decided and evolved as always. Returns whether this was one."""
+        if self.ledger is not None or self.record is not None or self.watchers:
+            return False
+        run = self.run
+        work = run.work.get(attempt.id)
+        if work is None or run.ended is not None or run.parked is not None:
+            return False
+        then = straight_on(self.definition, run, work, outcome, self.clock.now())
+        if then is None:
+            return False
+        finish(run, work)
+        kind = type(then)
+        EVOLVE[kind](run, then)
+        if kind is not Joined or run.timers is not None or self._armed is not None:
+            self.perform((then,))
+        return True
 
     def perform(self, entries: Iterable[Entry]) -> None:
         """Do what was decided (and is safe, if the run is durable)."""
@@ -493,8 +532,9 @@ class ActiveRun:
             try:
                 context = self.base.copy()
                 body = handler.begin(self.owner, attempt.work.message, attempt)
+                context.run(make_current, attempt)
                 try:
-                    waiting = context.run(start, body, attempt)
+                    waiting = context.run(body.send, None)
                 except StopIteration as stop:
                     result = stop.value
                 else:
@@ -564,6 +604,8 @@ class ActiveRun:
             attempt.flush()
         if attempt.edits and type(outcome) is Fail:
             self._undo(attempt)
+        if self._go_straight_on(attempt, outcome):
+            return
         self.feed(Attempted(self.clock.now(), attempt.id, outcome, edits))
         run = self.run
         if not run.work and run.ended is None and stalled(self.definition, run):
@@ -650,3 +692,6 @@ _PERFORM: dict[type, Callable[[ActiveRun, Any], None]] = {
     RunResumed: lambda run, _: run.resume(),
     RunParked: ActiveRun._stop_what_is_not_owed,  # pyright: ignore[reportPrivateUsage]
 }
+
+_TOLD = frozenset((WorkAdded, *_PERFORM))
+"""The entries that are performed at all."""
