@@ -56,6 +56,32 @@ def test_a_wait_takes_only_messages_with_the_fields_it_asks_for(make: type) -> N
     assert play.running() == ["s"]
 
 
+@pytest.mark.parametrize(
+    "arrived",
+    [
+        Arrived(120.0, message("Go", {"who": "ann"}), "gone", keep=False),
+        Arrived(120.0, message("Other", {"who": "ann"}), "w", keep=False),
+        Arrived(120.0, message("Go", {"who": "bob"}), "w", keep=False),
+        Arrived(120.0, message("Go", {"who": "ann"}), "w", keep=False, since=99.0),
+    ],
+)
+def test_an_answer_that_is_not_to_be_kept_leaves_no_trace(arrived: Arrived) -> None:
+    play = Play(S).start()
+    play.ask("s", "Go", who="ann")
+    play.feed(arrived)
+    assert play.last == []
+    assert play.status is RunStatus.WAITING
+    assert not play.run.inbox
+    play.feed(Arrived(121.0, message("Go", {"who": "ann"}), "w", keep=False, since=100.0))
+    assert play.running() == ["s"]
+
+
+def test_an_answer_that_is_not_to_be_kept_is_not_kept_for_a_run_to_come() -> None:
+    play = Play(S)
+    play.feed(Arrived(100.0, message("Go"), "w", keep=False))
+    assert play.last == []
+
+
 def test_a_message_answers_one_wait_the_oldest_that_fits() -> None:
     play = Play(S, StepDef("w", accepts=("A",))).start()
     play.emit("s", "A", "A", "A")

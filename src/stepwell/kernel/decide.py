@@ -167,7 +167,8 @@ def _end(
     settled = run.ending
     if settled is not None and (
         # Clean-up that went well changes nothing; clean-up that failed can spoil a success only.
-        status is RunStatus.COMPLETED or (run.scope == "exit" and settled.error is not None)
+        status is RunStatus.COMPLETED
+        or (settled.error is not None and (run.scope == "exit" or status is RunStatus.FAILED))
     ):
         status, result, error, step = settled.status, settled.result, settled.error, settled.step
         tries, elapsed = settled.attempts, settled.elapsed
@@ -574,8 +575,8 @@ def _moved(d: Definition, run: Run, work: Work, outcome: object, at: float) -> E
             wait.stream, wait.index, wait.recoveries = work.stream, work.index, work.recoveries
             yield wait
             yield from _from_inbox(d, run, id, at)
-        case Spawn(workflow, message, then):
-            id = derived_id(run.id, "child", run.counter + 1)[:16]
+        case Spawn(workflow, message, then, id):
+            id = id or derived_id(run.id, "child", run.counter + 1)[:16]
             wait = WaitOpened(id, at, then=then)
             wait.stream, wait.index, wait.recoveries = work.stream, work.index, work.recoveries
             yield wait
@@ -622,13 +623,18 @@ def _failed(d: Definition, run: Run, work: Work, fail: Fail, at: float) -> Entri
     if run.scope == "normal" and d.on_error is not None:
         tries, elapsed = work.attempt, at - work.first_at
         failure = Failure(work.step, work.message, fail.error, tries, elapsed, at)
-        error, cancel = fail.error, run.children()
-        yield ScopeEntered(
-            "error", RunStatus.FAILED, None, error, work.step, cancel, tries, elapsed
-        )
-        yield from _add(d, run, d.by_name[d.on_error], Message(FAILURE, failure), at)
-        return
-    yield from _end(d, run, at, RunStatus.FAILED, None, fail.error, work)
+        yield from _enter_error_scope(d, run, failure, at)
+    else:
+        yield from _end(d, run, at, RunStatus.FAILED, None, fail.error, work)
+
+
+def _enter_error_scope(d: Definition, run: Run, f: Failure, at: float) -> Entries:
+    """The run has failed; its error step cleans up."""
+    step = f.step or None
+    yield ScopeEntered(
+        "error", RunStatus.FAILED, None, f.error, step, run.children(), f.attempts, f.elapsed
+    )
+    yield from _add(d, run, d.by_name[str(d.on_error)], Message(FAILURE, f), at)
 
 
 def _again(d: Definition, run: Run, work: Work, at: float) -> Entries:
@@ -697,7 +703,11 @@ def _wait_timed_out(d: Definition, run: Run, wait: Wait, at: float) -> Entries:
         error = ErrorInfo(
             "builtins.TimeoutError", f"no {wait.tag!r} arrived within {seconds:g} seconds"
         )
-        yield from _end(d, run, at, RunStatus.FAILED, None, error)
+        if run.scope == "normal" and d.on_error is not None:
+            given = wait.message or Message("Timeout", None)
+            yield from _enter_error_scope(d, run, Failure("", given, error, 0, seconds, at), at)
+        else:
+            yield from _end(d, run, at, RunStatus.FAILED, None, error)
 
 
 # --- the outside, and what a live attempt asks for -----------------------------------------------
@@ -705,17 +715,23 @@ def _wait_timed_out(d: Definition, run: Run, wait: Wait, at: float) -> Entries:
 
 def _arrived(d: Definition, run: Run, i: Arrived) -> Entries:
     if not run.begun:
-        yield Unhandled(i.message, kept=True, wait=i.wait)
+        if i.keep:
+            yield Unhandled(i.message, kept=True, wait=i.wait)
         return
     if i.wait is None:
         yield from _route(d, run, i.message, i.at, external=True)
         return
     wait = (run.waits or {}).get(i.wait)
     # Waits for time or for a child have no tag: nobody outside can answer those.
-    if wait is not None and wait.tag == i.message.tag:
+    if wait is not None and wait.tag == i.message.tag and (i.keep or _is_meant(wait, i)):
         yield from _answer(d, run, wait, i.message, i.at)
-    else:
+    elif i.keep:
         yield Unhandled(i.message, kept=True, wait=i.wait)
+
+
+def _is_meant(wait: Wait, i: Arrived) -> bool:
+    """Whether `wait` is the one that was seen by whoever sent `i`, and wants it."""
+    return (i.since is None or i.since == wait.at) and matches(i.message, wait.where)
 
 
 def _answer(d: Definition, run: Run, wait: Wait, m: Message, at: float) -> Entries:

@@ -30,11 +30,18 @@ class Attempted:
 
 @dataclass(slots=True)
 class Arrived:
-    """A message came from outside. `wait` answers that wait and no other."""
+    """A message came from outside. `wait` answers that wait and no other.
+
+    A message that answers a wait is kept when there is no such wait, for one that may come. With
+    `keep` False it is dropped then, and also when it has not the fields that the wait asks for, or
+    the wait did not begin at `since`: names of waits come again, what is meant is what was seen.
+    """
 
     at: float
     message: Message
     wait: str | None = None
+    keep: bool = True
+    since: float | None = None
 
 
 @dataclass(slots=True)
