@@ -141,6 +141,17 @@ def test_retry_starts_a_copy_at_the_step_that_failed(
     assert [step["step"] for step in steps] == ["prepare", "work"]
 
 
+def test_copies_need_no_code(bad: str, run_cli: Cli, url: str, shop: Any) -> None:
+    said = run_cli("retry", bad, "--id", "again")
+    assert f"stepwell worker shop:Broken --store {url}" in said.err
+    run_cli("fork", bad, "--step", "work", "--id", "copy")
+    for run in ("again", "copy"):
+        with pytest.raises(ValueError, match="no good"):
+            finish(url, shop.Broken(), run)
+        steps = run_cli("show", run, "--json").json["steps"]
+        assert [step["step"] for step in steps] == ["prepare", "work"]
+
+
 def test_fork_goes_on_with_other_input(bad: str, run_cli: Cli, url: str, shop: Any) -> None:
     args = ("--step", "work", "-i", "n=5", "--app", "shop", "--id", "copy", "--json")
     said = run_cli("fork", bad, *args).json
@@ -157,8 +168,8 @@ def test_fork_behind_a_row(bad: str, run_cli: Cli, url: str, shop: Any) -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("retry", "bad"), "this needs the code of shop.Broken"),
-        (("fork", "bad", "--app", "shop:Hello"), "loaded are shop.Hello"),
+        (("fork", "bad", "-i", "n=1"), "Add --app shop:Broken"),
+        (("fork", "bad", "-i", "n=1", "--app", "shop:Hello"), "loaded are shop.Hello"),
         (("fork", "bad", "--app", "shop", "--seq", "99"), "can't be cut behind row 99"),
         (("fork", "bad", "--app", "shop", "--step", "x"), "never came to step 'x'"),
         (("fork", "bad", "--app", "shop", "--seq", "1", "--step", "x"), "not both"),

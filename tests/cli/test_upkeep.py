@@ -49,7 +49,36 @@ def test_a_run_is_drawn_as_it_went(run_cli: Cli, url: str) -> None:
     assert said["run"]["steps"]["pack"]["count"] == 8
     assert {"from": "take", "event": "Line", "to": "pack", "times": 8} in said["run"]["ways"]
     assert "8" in run_cli("graph", "b", "--app", "shop", "--store", url).out
-    assert "needs the code of shop.Buy" in run_cli("graph", "b", "--store", url, code=2).err
+
+
+def test_a_run_is_drawn_without_its_code(run_cli: Cli, url: str) -> None:
+    run_cli("run", "shop:Buy", "-i", "item=tea", "-i", "count=8", "-q", "--id", "b", "--store", url)
+    said = run_cli("graph", "b", "--json", "--store", url)
+    assert "drawn from its journal; --app MODULE also draws what it never came to" in said.err
+    assert [step["name"] for step in said.json["definition"]["steps"]] == ["take", "pack", "send"]
+    with_code = run_cli("graph", "b", "--app", "shop", "--json", "--store", url).json
+    assert said.json["run"] == with_code["run"]
+    drawn = run_cli("graph", "b", "--store", url).out
+    assert "step_pack" in drawn
+    assert "event_Line" in drawn
+
+
+def test_a_lone_name_is_a_module_or_a_run(
+    run_cli: Cli, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("alone.py").write_text("from shop import Hello\nclass Only(Hello): ...\n")
+    assert "step_greet" in run_cli("graph", "alone").out
+    error = run_cli("graph", "shop", code=2).err
+    assert "module 'shop' has several workflows: Hello, Buy" in error
+    assert "shop:Hello" in error
+    monkeypatch.setenv("STEPWELL_STORE", url)
+    assert (
+        "'nowhere' is no module, and no run: There is no store"
+        in run_cli("graph", "nowhere", code=4).err
+    )
+    run_cli("run", "shop:Hello", "-q", "--id", "alone")
+    assert "drawn from its journal" in run_cli("graph", "alone").err
+    assert "is no module, and no run: There is no run" in run_cli("graph", "nowhere", code=3).err
 
 
 def test_a_drawing_that_cannot_be_written_is_said(run_cli: Cli) -> None:

@@ -17,8 +17,13 @@ from typing import Any, Literal, Protocol, TypeAlias, cast
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
-from stepwell.authoring.events.serializers import BaseSerializer
-from stepwell.errors import RestoredError, UnserializableValue, ValueTooLarge
+from stepwell.authoring.events.serializers import BaseSerializer, JsonSerializer
+from stepwell.errors import (
+    RestoredError,
+    UnserializableValue,
+    ValueTooLarge,
+    WorkflowNotRegistered,
+)
 from stepwell.kernel.definition import Definition
 from stepwell.kernel.outcomes import Message, Outcome
 from stepwell.values import ErrorInfo, Json, RunStatus
@@ -293,6 +298,26 @@ class Program:
     serializer: BaseSerializer
     state_type: type | None = None
     verbose: bool = False
+
+
+def bare_program(name: str) -> Program:
+    """Stands in for a workflow whose code is not loaded: it does nothing, and payloads stay the
+    plain data that the journal holds."""
+    types = TypeRegistry(())
+
+    def start(_fields: Mapping[str, Any]) -> Message:
+        raise WorkflowNotRegistered(name)
+
+    return Program(
+        definition=Definition(name, ()),
+        handlers={},
+        types=types,
+        start=start,
+        result=lambda message: message.payload,
+        final=lambda _ending: None,
+        failure=types.exception,
+        serializer=JsonSerializer(),
+    )
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""`stepwell retry` and `stepwell fork`: new runs made of old ones. Both need the code."""
+"""`stepwell retry` and `stepwell fork`: new runs made of old ones. The code checks other input."""
 
 from __future__ import annotations
 
@@ -20,15 +20,21 @@ from stepwell.runtime.views import RunInfo
 from stepwell.values import RunStatus
 
 
-def need_code(engine: Engine, info: RunInfo) -> None:
+def target_of(info: RunInfo) -> str:
+    """What most probably names the run's workflow: by default its name is where it stands."""
+    module, dot, name = info.workflow.rpartition(".")
+    return f"{module}:{name}" if dot else f"MODULE:{name}"
+
+
+def _need_code(engine: Engine, info: RunInfo) -> None:
     """Raise `CommandError` unless the workflow's code is loaded."""
     if info.workflow in engine.workflows:
         return
     have = ", ".join(engine.workflows)
-    module = info.workflow.rpartition(".")[0] or "module"
     raise CommandError(
-        f"this needs the code of {info.workflow}" + (f"; loaded are {have}" if have else ""),
-        hint=f"Name its module, for example --app {module}.",
+        f"other input is checked by the code of {info.workflow}"
+        + (f"; loaded are {have}" if have else ""),
+        hint=f"Add --app {target_of(info)}",
     )
 
 
@@ -49,7 +55,6 @@ def retry(run: str, new_id: str | None, app: tuple[str, ...], store: str) -> Non
 async def _retry(given: str, new_id: str | None, app: tuple[str, ...], url: str) -> None:
     async with looking(url, load_all(app)) as engine:
         info = await find_run(engine, given)
-        need_code(engine, info)
         if info.status not in (RunStatus.FAILED, RunStatus.TIMED_OUT):
             raise CommandError(
                 f"run {info.id} is {info.status.value}, not failed",
@@ -100,7 +105,8 @@ async def _fork(
 ) -> None:
     async with looking(url, load_all(app)) as engine:
         info = await find_run(engine, given)
-        need_code(engine, info)
+        if fields:
+            _need_code(engine, info)
         try:
             handler = await engine.fork(
                 info.id, seq=seq, step=step, input=fields or None, new_id=new_id
@@ -129,5 +135,5 @@ async def _made(
     output.stdout().print(made.id)
     console = output.stderr()
     console.print(f"a copy of {info.id}; a worker takes it up:", style="dim", soft_wrap=True)
-    command = f"stepwell worker {' '.join(app)} --store {url}"
+    command = f"stepwell worker {' '.join(app) or target_of(info)} --store {url}"
     console.print(f"  {command}", style="dim", soft_wrap=True)

@@ -10,13 +10,14 @@ from typing import cast
 import click
 
 from stepwell.authoring.drawing.draw import Format, draw
+from stepwell.authoring.drawing.journal import definition_seen
 from stepwell.authoring.drawing.run import RunView, run_view
 from stepwell.cli import output
-from stepwell.cli.copies import need_code
 from stepwell.cli.engines import find_run, looking, run_async
-from stepwell.cli.errors import CommandError
-from stepwell.cli.load import load_all, load_one
-from stepwell.cli.options import app_option, settings, shared_options, store_option
+from stepwell.cli.errors import CommandError, NoStore, exit_code
+from stepwell.cli.load import is_module, load_all, load_one
+from stepwell.cli.options import Exit, app_option, settings, shared_options, store_option
+from stepwell.errors import RunNotFound
 from stepwell.kernel.definition import Definition
 
 
@@ -35,13 +36,13 @@ from stepwell.kernel.definition import Definition
 def graph(what: str, form: str | None, file: str | None, app: tuple[str, ...], store: str) -> None:
     """Draw a workflow, or what a run of it did.
 
-    MODULE:WORKFLOW draws the workflow. The id of a run, with --app for its code, draws what the run
-    did: how often each way was taken, how each step fared, and what was not reached.
+    MODULE:WORKFLOW draws the workflow. The id of a run draws what the run did: how often each way
+    was taken, how each step fared. With --app for its code also what was not reached.
     """
     form = form or ("json" if settings().json else _by_name(file))
     if settings().json and form != "json":
         raise click.UsageError("--json draws nothing: leave out --format")
-    if ":" in what:
+    if ":" in what or (is_module(what) and not run_async(_is_run(what, store))):
         definition, view = load_one(what).compiled().definition, None
     else:
         definition, view = run_async(_of_run(what, app, store))
@@ -72,12 +73,37 @@ def _by_name(file: str | None) -> str:
     return _ENDINGS.get(Path(file or "").suffix, "mermaid")
 
 
+async def _is_run(given: str, url: str) -> bool:
+    try:
+        async with looking(url) as engine:
+            await engine.get(given)
+    except (NoStore, RunNotFound):
+        return False
+    return True
+
+
 async def _of_run(given: str, app: tuple[str, ...], url: str) -> tuple[Definition, RunView]:
-    async with looking(url, load_all(app)) as engine:
-        info = await find_run(engine, given)
-        need_code(engine, info)
-        definition = engine.workflows[info.workflow].definition
-        return definition, run_view(definition, await engine.entries(info.id))
+    try:
+        async with looking(url, load_all(app)) as engine:
+            info = await find_run(engine, given)
+            program = engine.workflows.get(info.workflow)
+            batches = await engine.batches(info.id)
+    except (NoStore, RunNotFound) as error:
+        raise CommandError(
+            f"{given!r} is no module, and no run: {error.message}",
+            hint="Write module:Workflow to draw a workflow, or the id of a run and its --store.",
+            exit=exit_code(error) or Exit.USAGE,
+        ) from error
+    if program is not None:
+        definition = program.definition
+    else:
+        definition = definition_seen(info.workflow, [entries for _, entries in batches])
+        output.stderr().print(
+            "drawn from its journal; --app MODULE also draws what it never came to",
+            style="dim",
+            soft_wrap=True,
+        )
+    return definition, run_view(definition, batches)
 
 
 def _drawn(definition: Definition, view: RunView | None, form: str) -> str:

@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable
+from importlib.util import find_spec
 from inspect import signature
 from types import ModuleType
 from typing import cast
@@ -72,14 +73,27 @@ def load(target: str) -> list[Startable]:
     return [_instance(found, f"{name}:{attribute}")]
 
 
+def is_module(name: str) -> bool:
+    """Whether there is a module of this name; imports at most the packages that it is in."""
+    _look_here()
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _look_here() -> None:
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+
+
 def _likely(name: str, attribute: str) -> str:
     module = name.removesuffix(".py").strip("./").replace(os.sep, ".")
     return f"{module or 'flow'}:{attribute or 'MyWorkflow'}"
 
 
 def _module(name: str) -> ModuleType:
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    _look_here()
     try:
         # The name is what the user typed on the command line: see the module's text.
         return importlib.import_module(name)

@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self, cast
 
 from stepwell.authoring.events.model import Event
 from stepwell.authoring.events.state_store import InMemoryStateStore
-from stepwell.authoring.program import Program, TypeRegistry
+from stepwell.authoring.program import Program, TypeRegistry, bare_program
 from stepwell.errors import (
     NoPendingQuestion,
     RunAlreadyExists,
@@ -233,6 +233,11 @@ class Engine:
     def workflows(self) -> dict[str, Program]:
         """The programs that this engine knows, by workflow name."""
         return {name: program for name, (program, _) in self._worker.programs.items()}
+
+    def _or_bare(self, name: str) -> Program:
+        """The program of a workflow, or what stands in for one that is not loaded."""
+        found = self._worker.programs.get(name)
+        return bare_program(name) if found is None else found[0]
 
     def _program(self, name: str) -> tuple[Program, object]:
         found = self._worker.programs.get(name)
@@ -489,11 +494,14 @@ class Engine:
         return found
 
     async def entries(self, run_id: str) -> list[Entry]:
-        """The run's journal as entries. Raises `WorkflowNotRegistered` for an unknown workflow."""
+        """The run's journal as entries. Without the workflow's code payloads stay plain data."""
+        return [entry for _, entries in await self.batches(run_id) for entry in entries]
+
+    async def batches(self, run_id: str) -> list[tuple[float, list[Entry]]]:
+        """As `entries`, but what was decided together, with its time."""
         info = await self._row(run_id)
-        program, _ = self._program(info.workflow)
-        stored = StoredRun(self._worker, program, run_id)
-        return [entry for _, entries in await stored.entries() for entry in entries]
+        with readable(run_id):
+            return await StoredRun(self._worker, self._or_bare(info.workflow), run_id).entries()
 
     async def why(self, run_id: str) -> Why:
         """What the run waits for, since when, and what would move it. Needs no code of the
@@ -518,15 +526,9 @@ class Engine:
 
     async def _last_word(self, run_id: str) -> str:
         """What the last step of the run did. Reads all of its journal."""
-        types = TypeRegistry(())
-        journal: list[Entry] = []
-        after = 0
         with readable(run_id):
-            while rows := await self._store.read(run_id, after):
-                for row in rows:
-                    journal += codec.decode(await self._worker.whole(row.data), types, row.at)
-                after = rows[-1].seq
-        return last_word(journal)
+            rows = await StoredRun(self._worker, bare_program(""), run_id).entries()
+        return last_word(entry for _, entries in rows for entry in entries)
 
     async def waits(self, run_id: str) -> list[WaitInfo]:
         """All that the run waits for now, also while other steps of it run. Needs no code of the
@@ -791,13 +793,14 @@ class Engine:
             new_id: the copy's id; made when None.
 
         Raises:
-            RunNotFound, WorkflowNotRegistered: as their names say.
+            RunNotFound: as its name says.
+            WorkflowNotRegistered: `input` is given, and the workflow's code is not loaded; the rest
+                needs none.
             WorkflowRuntimeError: there is no such point in the run's journal.
         """
         info = await self.get(run_id)
-        program, _ = self._program(info.workflow)
-        stored = StoredRun(self._worker, program, run_id)
-        batches = cut(await stored.entries(), run_id, seq=seq, step=step)
+        program = self._program(info.workflow)[0] if input else self._or_bare(info.workflow)
+        batches = cut(await self.batches(run_id), run_id, seq=seq, step=step)
         if input:
             replaced(batches, program.types, input)
         return await self._copy(info, program, batches, new_id)
@@ -806,9 +809,8 @@ class Engine:
         """Try a failed run again from the step that failed it, as a new run: what ended stays as
         it is. Raises as `fork`, and `WorkflowRuntimeError` when the run did not fail in a step."""
         info = await self.get(run_id)
-        program, _ = self._program(info.workflow)
-        stored = StoredRun(self._worker, program, run_id)
-        rows = await stored.entries()
+        program = self._or_bare(info.workflow)
+        rows = await self.batches(run_id)
         failed = next(
             (e.step for _, es in reversed(rows) for e in es if isinstance(e, RunEnded)), None
         )
