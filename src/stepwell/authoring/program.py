@@ -286,6 +286,9 @@ class Program:
         serializer: writes the values of the run's state.
         state_type: the type of the run's state; None for a free dictionary.
         verbose: say what happens as it happens.
+        resident: keep a run in memory for a while when it only waits; without it, one that has no
+            live body is let go of at once.
+        shows_state: a parent run gets to see the state that its child ended with.
     """
 
     definition: Definition
@@ -298,6 +301,8 @@ class Program:
     serializer: BaseSerializer
     state_type: type | None = None
     verbose: bool = False
+    resident: bool = True
+    shows_state: bool = False
 
 
 def bare_program(name: str) -> Program:

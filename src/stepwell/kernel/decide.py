@@ -167,8 +167,7 @@ def _end(
     settled = run.ending
     if settled is not None and (
         # Clean-up that went well changes nothing; clean-up that failed can spoil a success only.
-        status is RunStatus.COMPLETED
-        or (settled.error is not None and (run.scope == "exit" or status is RunStatus.FAILED))
+        status is RunStatus.COMPLETED or (run.scope == "exit" and settled.error is not None)
     ):
         status, result, error, step = settled.status, settled.result, settled.error, settled.step
         tries, elapsed = settled.attempts, settled.elapsed

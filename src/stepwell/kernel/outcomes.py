@@ -39,12 +39,15 @@ class Failure:
 
 @dataclass(slots=True)
 class ChildResult:
-    """The payload of the answer when a child run has ended."""
+    """The payload of the answer when a child run has ended. `state` is the child's own state, for
+    programs that show it."""
 
     run: str
     status: RunStatus
     result: Message | None = None
     error: ErrorInfo | None = None
+    workflow: str = ""
+    state: Json = None
 
 
 @dataclass(slots=True)
@@ -90,11 +93,12 @@ class WaitFor:
 @dataclass(slots=True)
 class Spawn:
     """Start a child run of `workflow` with `message`; when it ends, however it ends, go to `then`
-    with a message whose payload is a `ChildResult`."""
+    with a message whose payload is a `ChildResult`. `id` is the child's, derived when None."""
 
     workflow: str
     message: Message
     then: str
+    id: str | None = None
 
 
 @dataclass(slots=True)

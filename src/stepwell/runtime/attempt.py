@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import types
 import zlib
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from stepwell.authoring.events.state_store import StateEdit
 from stepwell.authoring.program import Execution, Handler
-from stepwell.errors import ChildFailed, WorkflowCancelledByUser
+from stepwell.errors import ChildFailed, WorkflowCancelledByUser, WorkflowRuntimeError
 from stepwell.kernel.inputs import Asked, ChildAsked, Gathered, GivenUp, Noted, Sent, Wrote
 from stepwell.kernel.outcomes import ChildResult, Message
 from stepwell.kernel.run import TIMED_OUT, Work
@@ -27,6 +28,8 @@ from stepwell.runtime.offload import run_in_process, run_in_thread
 from stepwell.values import Json, RunStatus, derived_id
 
 if TYPE_CHECKING:
+    from stepwell.authoring.program import Program
+    from stepwell.runtime.context import Context
     from stepwell.runtime.turn import ActiveRun
 
 current: contextvars.ContextVar[Attempt] = contextvars.ContextVar("stepwell_attempt")
@@ -50,6 +53,7 @@ class Attempt:
         "futures",
         "handler",
         "id",
+        "next",
         "outbox",
         "replay",
         "step",
@@ -64,6 +68,7 @@ class Attempt:
         self.step = work.step
         self.handler = handler
         self.dead = self.expired = self.flushing = False
+        self.next: Attempt | None = None  # the one that is ready after this one
         self.task: asyncio.Task[None] | None = None
         self.ctx: object = None
         self.futures: dict[str, asyncio.Future[object]] | None = None
@@ -87,6 +92,38 @@ class Attempt:
         if execution == "process":
             return run_in_process(func, kwargs, self.step)
         return run_in_thread(func, kwargs, self.step)
+
+    # --- for handlers that see to the run's state themselves -------------------------------------
+
+    @property
+    def run_id(self) -> str:
+        """The run."""
+        return self.active.run.id
+
+    def now(self) -> float:
+        """The time of the run's clock."""
+        return self.active.clock.now()
+
+    def peek(self, key: str) -> Any:
+        """What the run's state holds under `key`; None when there is nothing."""
+        return cast("Context[Any]", self.context()).store.peek(key)
+
+    def put(self, values: Mapping[str, Any]) -> None:
+        """Change the run's state, with the outcome of this attempt."""
+        cast("Context[Any]", self.context()).store.put(values)
+
+    def know_child(self, program: Program, owner: object) -> None:
+        """This attempt is about to start a run of `program`."""
+        self.active.know_child(program, owner)
+
+    async def start_run(
+        self, program: Program, owner: object, message: Message, key: str, correlation: str | None
+    ) -> str:
+        """Start another run, which is no child of this one, once for each key; its id."""
+        ledger = self.active.ledger
+        if ledger is None:
+            raise WorkflowRuntimeError("only a run on an engine can start others that outlive it")
+        return await ledger.start_run(program, owner, message, key, correlation)
 
     # --- keys ------------------------------------------------------------------------------------
 
@@ -287,42 +324,29 @@ class Attempt:
             self.outbox = [item for item in self.outbox if not item[0]]
 
 
-class Rest:
-    """The rest of a coroutine that has already been started, driven in its own context.
+@types.coroutine
+def rest(
+    coroutine: Coroutine[Any, Any, object], context: contextvars.Context, waiting: object
+) -> Generator[object, Any, object]:
+    """The rest of a coroutine that has already been started, and waits for `waiting`, driven in its
+    own context. Returns what the coroutine does.
 
     Each attempt has a copy of the run's context, so what one body does to context variables is
     not seen by the next one in the same task.
     """
-
-    __slots__ = ("context", "coroutine", "first")
-
-    def __init__(
-        self,
-        coroutine: Coroutine[Any, Any, object],
-        context: contextvars.Context,
-        first: object,
-    ) -> None:
-        self.coroutine = coroutine
-        self.context = context
-        self.first = first
-
-    def __await__(self) -> Generator[object, Any, object]:
-        run = self.context.run
-        coroutine = self.coroutine
-        waiting = self.first
-        while True:
+    while True:
+        try:
+            value = yield waiting
+        except GeneratorExit:
+            context.run(coroutine.close)
+            raise
+        except BaseException as error:  # thrown in by the task, for the body to deal with
             try:
-                value = yield waiting
-            except GeneratorExit:
-                run(coroutine.close)
-                raise
-            except BaseException as error:  # thrown in by the task, for the body to deal with
-                try:
-                    waiting = run(coroutine.throw, error)
-                except StopIteration as stop:
-                    return stop.value
-            else:
-                try:
-                    waiting = run(coroutine.send, value)
-                except StopIteration as stop:
-                    return stop.value
+                waiting = context.run(coroutine.throw, error)
+            except StopIteration as stop:
+                return stop.value
+        else:
+            try:
+                waiting = context.run(coroutine.send, value)
+            except StopIteration as stop:
+                return stop.value

@@ -183,18 +183,21 @@ def encode_child(c: ChildResult, types: TypeRegistry) -> str:
     """How a child ended, as JSON text: what its parent's inbox receives."""
     error = "null" if c.error is None else _write_error(c.error, types)
     result = "null" if c.result is None else write_message(c.result, types)
-    return f"[{_quote(c.run)},{_quote(c.status)},{result},{error}]"
+    more = f",{_quote(c.workflow)},{_quote(c.state)}" if c.workflow or c.state is not None else ""
+    return f"[{_quote(c.run)},{_quote(c.status)},{result},{error}{more}]"
 
 
 def _read_child(row: list[Any], types: TypeRegistry) -> ChildResult:
-    run, status, result, error = _of(row, 4)
+    more = _list(row)[4:6]
+    workflow, state = more if len(more) == 2 else ("", None)
+    run, status, result, error = _of(row[:4], 4)
     info = None if error is None else _read_error(error, types)
     # The result is of a type that the child's program knows; the text is kept for it.
     message = None
     if result is not None:
         tag, data, to, kinds = _message_parts(result)
         message = Message(tag, data, to, kinds, _quote(data))
-    return ChildResult(_text(run), _status(status, types), message, info)
+    return ChildResult(_text(run), _status(status, types), message, info, _text(workflow), state)
 
 
 def decode_child(data: bytes, types: TypeRegistry) -> ChildResult:
@@ -352,9 +355,17 @@ def decode_message(data: bytes, types: TypeRegistry) -> Message:
     return read_message(_json(data), types)
 
 
-def encode_arrival(m: Message, wait: str | None, types: TypeRegistry) -> bytes:
-    """A message from outside, as it stands in an inbox; `wait` is the question it answers."""
-    return f'{{"m":{write_message(m, types)},"w":{_quote(wait)}}}'.encode()
+def encode_arrival(
+    m: Message,
+    wait: str | None,
+    types: TypeRegistry,
+    keep: bool = True,
+    since: float | None = None,
+) -> bytes:
+    """A message from outside, as it stands in an inbox; `wait` is the question it answers. With
+    `keep` False it is for that question alone, as it was asked at `since`."""
+    more = "" if keep else f',"k":0,"s":{_quote(since)}'
+    return f'{{"m":{write_message(m, types)},"w":{_quote(wait)}{more}}}'.encode()
 
 
 def dump_json(value: Json) -> bytes:

@@ -224,6 +224,7 @@ class Engine:
 
     def register(self, workflow: Startable) -> None:
         """Let this engine advance runs of `workflow`."""
+        workflow = cast(Startable, getattr(workflow, "__stepwell__", workflow))
         validate = getattr(workflow, "_ensure_valid", None)
         if callable(validate):
             validate()
@@ -399,6 +400,7 @@ class Engine:
     def _resolve(self, workflow: str | type | Startable) -> tuple[Program, object]:
         if isinstance(workflow, str):
             return self._program(workflow)
+        workflow = cast("type | Startable", getattr(workflow, "__stepwell__", workflow))
         owner = cast(Startable, workflow() if isinstance(workflow, type) else workflow)
         program = owner.compiled()
         known = self._worker.programs.get(program.definition.name)

@@ -32,8 +32,9 @@ from stepwell.kernel.journal import (
     WorkBegun,
 )
 from stepwell.kernel.outcomes import ChildResult, Message
-from stepwell.kernel.run import pending
+from stepwell.kernel.run import Run, pending
 from stepwell.runtime import codec
+from stepwell.runtime.clock import new_run_id
 from stepwell.runtime.saved import snapshot
 from stepwell.runtime.turn import ActiveRun
 from stepwell.runtime.views import run_detail
@@ -83,10 +84,12 @@ class RunLedger:
         self.ended = False  # the run's end is committed
         self.busy_since: float | None = None
         self.active: ActiveRun | None = None
+        # The tags that the store lists the run by, as what it waits for; None: not known.
+        self.listed: frozenset[str] | None = frozenset()
         self._entries: list[Entry] = []
         self._at = 0.0
         self._consumed: list[int] = []
-        self._released = False  # what comes now is for who takes the run up next, if anyone does
+        self.released = False  # what comes now is for who takes the run up next, if anyone does
         self._task: asyncio.Task[None] | None = None
         self._waiting: list[asyncio.Future[None]] = []
 
@@ -137,6 +140,27 @@ class RunLedger:
     def know_child(self, program: Program, owner: object) -> None:
         self.worker.know(program, owner)
 
+    async def start_run(
+        self, program: Program, owner: object, message: Message, key: str, correlation: str | None
+    ) -> str:
+        """Start another run, once for each key; its id."""
+        worker = self.worker
+        worker.know(program, owner)
+        definition = program.definition
+        id = await worker.store.create(
+            NewRun(
+                new_run_id(),
+                definition.name,
+                worker.clock.now(),
+                definition.version,
+                start=codec.encode_message(message, program.types),
+                key=key,
+                correlation=correlation,
+            )
+        )
+        worker.wake()
+        return id
+
     # --- committing ------------------------------------------------------------------------------
 
     @property
@@ -145,12 +169,12 @@ class RunLedger:
         return self._task is None and not self._entries and not self._consumed
 
     def _kick(self) -> None:
-        if self._task is None and not (self.lost or self._released):
+        if self._task is None and not (self.lost or self.released):
             self._task = asyncio.get_running_loop().create_task(self._commit_all())
 
     async def _commit_all(self) -> None:
         try:
-            while (self._entries or self._consumed) and not (self.lost or self._released):
+            while (self._entries or self._consumed) and not (self.lost or self.released):
                 entries, self._entries = self._entries, []
                 consumed, self._consumed = self._consumed, []
                 if await self._commit(self._build(entries, consumed)):
@@ -208,7 +232,7 @@ class RunLedger:
                 self.seq += len(commit.rows)
                 self.create = None
                 self.ended = commit.status.terminal
-                self._released = commit.release
+                self.released = commit.release
                 return True
 
     def _done(self, entries: Sequence[Entry]) -> None:
@@ -262,7 +286,7 @@ class RunLedger:
             due=due,
             worker=self.worker.id,
             rows=rows,
-            release=status.terminal or status is RunStatus.PARKED,
+            release=status.terminal or status is RunStatus.PARKED or self._rests(status),
             detail=detail,
             consumed=tuple(consumed),
             messages=messages,
@@ -270,7 +294,23 @@ class RunLedger:
             blobs=blobs,
             snapshot=kept,
             create=self.create,
+            waits=self._newly_awaited(run),
         )
+
+    def _rests(self, status: RunStatus) -> bool:
+        """Whether nothing of the run is worth its place in memory."""
+        active = cast(ActiveRun, self.active)
+        return status is RunStatus.WAITING and not active.program.resident and not active.attempts
+
+    def _newly_awaited(self, run: Run) -> tuple[str, ...] | None:
+        """The tags of the messages that the run waits for; None when the store knows them."""
+        if not run.by_tag and not self.listed and self.listed is not None:
+            return None  # the usual case, at the cost of a look
+        awaited = frozenset(run.by_tag or ())
+        if awaited == self.listed:
+            return None
+        self.listed = awaited
+        return tuple(awaited)
 
     def _outgoing(
         self, entry: Entry, at: float, children: list[NewRun], messages: list[NewMessage]
@@ -281,13 +321,19 @@ class RunLedger:
         match entry:
             case ChildStarted(id, workflow, message):
                 start = codec.encode_message(message, types)
-                children.append(NewRun(id, workflow, at, start=start, parent=self.run_id))
+                known = self.worker.programs.get(workflow)
+                version = "" if known is None else known[0].definition.version
+                children.append(NewRun(id, workflow, at, version, start=start, parent=self.run_id))
             case RunEnded(cancel=cancel) | ScopeEntered(cancel=cancel) | WaitDropped(cancel=cancel):
                 word = b'"its parent does not wait for it any more"'
                 messages.extend(NewMessage(child, "cancel", word, at) for child in cancel)
                 if isinstance(entry, RunEnded) and self.parent is not None:
                     run = active.run
-                    ended = ChildResult(run.id, entry.status, entry.result, entry.error)
+                    shown = active.shown_state()
+                    name = active.definition.name
+                    ended = ChildResult(
+                        run.id, entry.status, entry.result, entry.error, name, shown
+                    )
                     data = codec.encode_child(ended, types).encode()
                     messages.append(NewMessage(self.parent, "child", data, at, f"end:{run.id}"))
             case Published(messages=published):

@@ -241,7 +241,8 @@ def _spawn(parent: ActiveRun, entry: ChildStarted) -> None:
             parent.children.remove(active)
         run = active.run
         status = run.status
-        result = ChildResult(run.id, status, run.result, run.error)
+        name, shown = entry.workflow, active.shown_state()
+        result = ChildResult(run.id, status, run.result, run.error, name, shown)
         parent.feed(ChildEnded(parent.clock.now(), result))
 
     if child.ending is not None:

@@ -22,7 +22,6 @@ import asyncio
 import contextvars
 import logging
 import threading
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, Protocol, cast
 
@@ -52,7 +51,7 @@ from stepwell.kernel.journal import (
 from stepwell.kernel.outcomes import Emit, Fail, Message, Outcome
 from stepwell.kernel.rest import held_up, returned, stalled
 from stepwell.kernel.run import EVOLVE, RUNNING, WAITING, Run, Work, finish, next_due, pending
-from stepwell.runtime.attempt import Attempt, Rest, make_current
+from stepwell.runtime.attempt import Attempt, make_current, rest
 from stepwell.runtime.codec import rough_size
 from stepwell.runtime.stream import StreamLog
 from stepwell.values import Clock, ErrorInfo, Json, RunStatus, TimerHandle, derived_id
@@ -107,6 +106,12 @@ class Ledger(Protocol):
         """A turn raised `bug`; see that the run is parked."""
         ...
 
+    async def start_run(
+        self, program: Program, owner: object, message: Message, key: str, correlation: str | None
+    ) -> str:
+        """Start another run, once for each key; its id."""
+        ...
+
     def arrive(self, input: Arrived) -> None:
         """Accept a message from outside: it is kept before anything is decided about it."""
         ...
@@ -132,8 +137,9 @@ class ActiveRun:
     __slots__ = (
         "__weakref__",
         "_armed",
+        "_first",
+        "_last",
         "_log",
-        "_ready",
         "_runs",
         "_timer",
         "_waiters",
@@ -189,7 +195,8 @@ class ActiveRun:
         self.attempts: dict[int, Attempt] = {}
         self.held = False  # start no more bodies: this process lets go of the run
         self._log: StreamLog | None = None
-        self._ready: deque[Attempt] = deque()
+        self._first: Attempt | None = None  # of those that are ready: linked, as most
+        self._last: Attempt | None = None  # runs have but one at a time
         self.children: list[ActiveRun] | None = None
         self.parent: ActiveRun | None = None
         self.programs: dict[str, tuple[Program, object]] | None = None
@@ -336,6 +343,12 @@ class ActiveRun:
             self.prepare(message)
             self.feed(Wrote(self.clock.now(), (message,)))
 
+    def shown_state(self) -> Json:
+        """The run's state, for its parent; None when its program does not show it."""
+        if self.store is None or not self.program.shows_state:
+            return None
+        return cast(Json, self.store.encoded(self.program.serializer))
+
     def know_child(self, program: Program, owner: object) -> None:
         """A step is about to start a child run of this program."""
         if self.programs is None:
@@ -358,7 +371,11 @@ class ActiveRun:
             return  # it stays owed, and is started where the run goes on, or the run is over
         attempt = Attempt(self, work, self.program.handlers[work.step])
         self.attempts[work.id] = attempt
-        self._ready.append(attempt)
+        if self._last is None:
+            self._first = attempt
+        else:
+            self._last.next = attempt
+        self._last = attempt
         if not self._runs:
             self._hand_over()
 
@@ -510,11 +527,14 @@ class ActiveRun:
 
     async def _run_ready(self) -> None:
         """Start what is ready, one body after the other; keep to the first that pauses."""
-        ready = self._ready
         task = cast("asyncio.Task[None]", asyncio.current_task())
         burst = 0
-        while ready:
-            attempt = ready.popleft()
+        while (attempt := self._first) is not None:
+            self._first = attempt.next
+            if attempt.next is None:
+                self._last = None
+            else:
+                attempt.next = None
             if attempt.dead:
                 continue
             if burst == _BURST:
@@ -539,9 +559,9 @@ class ActiveRun:
                     result = stop.value
                 else:
                     self._runs = False
-                    if ready:
+                    if self._first is not None:
                         self._hand_over()
-                    result = await Rest(body, context, waiting)
+                    result = await rest(body, context, waiting)
                 outcome = handler.outcome(result)
                 if attempt.expired:  # and its body would not stop for it
                     outcome = self._failed(attempt, self._timeout_of(attempt))
@@ -580,7 +600,7 @@ class ActiveRun:
                 self.broken(bug)
             if task.cancelling():
                 break
-        if ready:
+        if self._first is not None:
             self._hand_over()
         else:
             self._runs = False
@@ -590,7 +610,7 @@ class ActiveRun:
         self._runs = True
         # The loop holds the task while it is ready to run, its attempt while it waits. Made by
         # hand, because an eager task factory would run bodies in the middle of a turn.
-        asyncio.Task(self._run_ready(), loop=self.loop, context=self.base)
+        asyncio.Task(self._run_ready(), loop=self.loop, name=self.run.id, context=self.base)
 
     def _finished(self, attempt: Attempt, outcome: Outcome, edits: Sequence[Json]) -> None:
         """A body ended."""

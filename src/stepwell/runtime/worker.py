@@ -487,6 +487,8 @@ class Worker:
             parent=row.parent,
             snapshot_seq=0 if loaded.snapshot is None else loaded.snapshot.seq,
         )
+        if run.by_tag:
+            ledger.listed = None  # a copy, or what an earlier release wrote, may not be listed yet
         active = self.adopt(program, owner, run, ledger, state)
         now = self.clock.now()
         try:
@@ -654,6 +656,9 @@ class Worker:
         active = cast(ActiveRun, ledger.active)
         ended = active.run.ended is not None or active.run.parked is not None
         ledger.busy_since = self.clock.now()
+        if ledger.released and not ended:
+            self._forget(ledger)
+            self._wake.set()  # someone has to see to its time, and to what came meanwhile
         if ended:
             self._forget(ledger)
             limited = getattr(active.owner, "num_concurrent_runs", None) is not None
@@ -857,7 +862,10 @@ def input_of(message: MessageRow, active: ActiveRun, now: float) -> Input | None
             return Start(now, codec.decode_message(message.data, types))
         case "event":
             row = json.loads(message.data)
-            return Arrived(now, codec.read_message(row["m"], types), row.get("w"))
+            kept = row.get("k", 1) == 1
+            return Arrived(
+                now, codec.read_message(row["m"], types), row.get("w"), kept, row.get("s")
+            )
         case "child":
             return ChildEnded(now, codec.decode_child(message.data, types))
         case "stream":

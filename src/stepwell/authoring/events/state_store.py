@@ -263,7 +263,16 @@ class InMemoryStateStore(Generic[StateT]):
             raise ValueError(f"Path '{path}' not found in state")
         return default
 
+    def peek(self, key: str) -> Any:
+        """Return the value under a top-level key, None when nothing is there. For the engine."""
+        value = get_field(self._live(), key)
+        return None if value is MISSING else value
+
     # --- writing ------------------------------------------------------------------------------
+
+    def put(self, values: Mapping[str, Any]) -> None:
+        """Set top-level values, at once. For the engine: it waits for no `edit_state`."""
+        self._commit(values)
 
     async def set(self, path: str, value: Any) -> None:
         """Set the value at a dotted path; missing dicts on the way are made.

@@ -1,0 +1,325 @@
+"""A state machine as a program: each step a `StepDef`, each return an outcome of the kernel.
+
+A run of a state machine is at one place at a time: one piece of work, or one wait. What travels
+between steps is an empty message; what woke a wait travels as it came and is merged into the
+Context by the step that it leads to. Hidden steps do what no user's step does:
+
+    (complete)   a wait of the last step was answered: merge, and the run is complete
+    (plan)       the run is to begin at a later time: wait for it, or for word that it has moved
+    (fire)       the time has come: plan the schedule's next run, then begin this one
+    (on fail)    the `@on_fail` method, the entry of the error scope
+
+It refuses to know when anything is due, and where the data is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Coroutine, Mapping
+from typing import Any, cast
+
+from stepwell.authoring.events.serializers import JsonSerializer
+from stepwell.authoring.machine import returns
+from stepwell.authoring.machine.body import (
+    END,
+    FIRE,
+    GO,
+    ON_FAIL,
+    PLAN,
+    RESULT,
+    START,
+    Begun,
+    BrokenRule,
+    HiddenStep,
+    MachineAttempt,
+    start_message,
+)
+from stepwell.authoring.machine.context import load, plain
+from stepwell.authoring.machine.define import Machine, StepInfo, find_machine, machine_of
+from stepwell.authoring.machine.plan import FireStep, PlanStep
+from stepwell.authoring.machine.status import SubflowResult, WorkflowStatus
+from stepwell.authoring.program import Ending, Handler, Program, StepAttempt, TypeRegistry
+from stepwell.errors import (
+    WorkflowCancelledByUser,
+    WorkflowNotRegistered,
+    WorkflowRuntimeError,
+)
+from stepwell.kernel.definition import Definition, StepDef
+from stepwell.kernel.outcomes import (
+    ChildResult,
+    Complete,
+    Fail,
+    Failure,
+    Goto,
+    Message,
+    Outcome,
+    Sleep,
+    Spawn,
+    WaitFor,
+)
+from stepwell.policy import SeedlessRetryPolicy, next_delay
+from stepwell.values import ErrorInfo, Json, RunStatus, derived_id
+
+logger = logging.getLogger("stepwell")
+
+
+def compile_machine(machine: Machine) -> Program:
+    """The program of a state machine."""
+    steps = [_step_def(machine, info) for info in machine.steps.values()]
+    handlers: dict[str, Handler] = {
+        info.name: MachineStep(machine, info) for info in machine.steps.values()
+    }
+    steps.append(StepDef(END))
+    handlers[END] = EndStep(machine)
+    if machine.trigger is not None or machine.schedule is not None:
+        steps += (StepDef(PLAN, emits=(FIRE,)), StepDef(FIRE, emits=(machine.start,)))
+        handlers[PLAN] = PlanStep(machine)
+        handlers[FIRE] = FireStep(machine)
+    if machine.on_fail is not None:
+        steps.append(StepDef(ON_FAIL, title=machine.on_fail.name))
+        handlers[ON_FAIL] = FailStep(machine, machine.on_fail)
+    definition = Definition(
+        name=machine.name,
+        version=machine.version,
+        steps=tuple(steps),
+        start=START,
+        entry=None,
+        on_error=None if machine.on_fail is None else ON_FAIL,
+    )
+    return Program(
+        definition=definition,
+        handlers=handlers,
+        types=TypeRegistry(()),
+        start=lambda fields: start_message(machine, machine.new_context(**fields)),
+        result=lambda message: dict(cast("dict[str, Any]", message.payload or {})),
+        final=_final,
+        failure=_failure,
+        serializer=JsonSerializer(),
+        resident=False,
+        shows_state=True,
+    )
+
+
+def _step_def(machine: Machine, info: StepInfo) -> StepDef:
+    policy = info.options.retry or machine.default_retry
+    describe = getattr(policy, "describe", None)
+    reach = machine.reach[info.name]
+    following = machine.after(info.name)
+    ways = [*reach.targets, *([info.name] if reach.again else [])]
+    if reach.implicit:
+        ways.append(END if following is None else following)
+    return StepDef(
+        name=info.name,
+        emits=tuple(dict.fromkeys(ways)),
+        timeout=info.options.timeout,
+        retry=cast("Json", describe()) if callable(describe) else None,
+        title=info.options.title,
+    )
+
+
+# --- handlers ------------------------------------------------------------------------------------
+
+
+class MachineStep:
+    """Does one step: makes the Context, calls the method, and says what its return means."""
+
+    __slots__ = ("info", "machine", "policy")
+
+    def __init__(self, machine: Machine, info: StepInfo) -> None:
+        self.machine = machine
+        self.info = info
+        self.policy: SeedlessRetryPolicy | None = info.options.retry or machine.default_retry
+
+    @property
+    def may_return(self) -> str:
+        return returns.MAY_RETURN
+
+    def begin(
+        self, owner: object, message: Message | tuple[Message, ...], attempt: StepAttempt
+    ) -> Coroutine[Any, Any, object]:
+        """The body."""
+        return self._body(cast(Message, message), cast(MachineAttempt, attempt))
+
+    def outcome(self, result: object) -> Outcome:
+        """The body gives an outcome already."""
+        return cast(Outcome, result)
+
+    def retry_after(
+        self, error: Exception, attempts: int, elapsed: float, seed: int
+    ) -> float | None:
+        """As the step's `retry`, or the workflow's `default_retry`, says."""
+        if isinstance(error, BrokenRule):
+            return None
+        return (
+            None if self.policy is None else next_delay(self.policy, elapsed, attempts, error, seed)
+        )
+
+    async def _body(self, message: Message, attempt: MachineAttempt) -> Outcome:
+        begun = Begun(self.machine, message, attempt)
+        value = await begun.call(self.info, self._argument(message))
+        if not isinstance(value, returns.Return):
+            raise BrokenRule(
+                f"step {self.info.name} of {self.machine.cls.__name__} returned {value!r:.80}; a "
+                f"step returns {returns.MAY_RETURN}"
+            )
+        return await self._outcome(value, begun)
+
+    def _argument(self, message: Message) -> dict[str, object]:
+        """The SubflowResult, for a step that takes one."""
+        takes = self.info.takes
+        if takes is None:
+            return {}
+        if isinstance(message.payload, ChildResult):
+            return {takes: _subflow_result(message.payload)}
+        return {}
+
+    async def _outcome(self, value: returns.Return, begun: Begun) -> Outcome:
+        name = self.info.name
+        empty = Message(GO, None)
+        match value:
+            case returns.Goto(step, progress):
+                begun.keep(progress)
+                return Goto(self._known(step), empty)
+            case returns.Sleep(seconds, then):
+                begun.keep()
+                return Sleep(seconds, name if then is None else self._known(then), empty)
+            case returns.Wait(timeout=timeout, on_timeout=late, then=then, where=where):
+                following = self.machine.after(name) or END if then is None else self._known(then)
+                late = None if late is None else self._known(late)
+                wanted = None if where is None else plain(where, "where")
+                begun.keep()
+                return WaitFor(value.tag, empty, following, wanted, timeout, late)
+            case returns.Subflow(workflow, then, on_create, fields):
+                return await self._spawn(workflow, self._known(then), on_create, fields, begun)
+            case returns.Done(result):
+                begun.set(result)
+                given = plain(result, "complete()")
+                begun.keep(1.0)
+                return Complete(Message(RESULT, given))
+            case returns.Failed(reason):
+                begun.keep()
+                return Fail(ErrorInfo("stepwell.errors.WorkflowFailed", reason), final=True)
+
+    async def _spawn(
+        self,
+        workflow: type,
+        then: str,
+        on_create: str | None,
+        fields: Mapping[str, Any],
+        begun: Begun,
+    ) -> Outcome:
+        child = machine_of(workflow)
+        message = start_message(child, child.new_context(**fields))
+        begun.attempt.know_child(child.compiled(), child)
+        id = derived_id(begun.attempt.idempotency_key(), "subflow")[:16]
+        if on_create is not None:
+            hook = getattr(begun.instance, on_create, None)
+            if not callable(hook):
+                raise BrokenRule(
+                    f"step {self.info.name}: on_create names {on_create!r}, which is no method of "
+                    f"{self.machine.cls.__name__}"
+                )
+            made = hook(id)
+            if isinstance(made, Coroutine):
+                await cast("Coroutine[Any, Any, object]", made)
+        if "active_subworkflow_run_id" in self.machine.context.model_fields:
+            begun.set({"active_subworkflow_run_id": id})
+        begun.keep()
+        return Spawn(child.name, message, then, id)
+
+    def _known(self, step: str) -> str:
+        if step not in self.machine.steps:
+            raise BrokenRule(
+                f"step {self.info.name} of {self.machine.cls.__name__} goes to {step!r}, which is "
+                f"no step of it; it has {', '.join(self.machine.steps)}"
+            )
+        return step
+
+
+class EndStep(HiddenStep):
+    """The run is complete once what woke its last wait is merged into the Context."""
+
+    __slots__ = ()
+
+    async def body(self, message: Message, attempt: MachineAttempt) -> Outcome:
+        """Merge, and complete."""
+        Begun(self.machine, message, attempt).keep(1.0)
+        return Complete(Message(RESULT, {}))
+
+
+class FailStep(MachineStep):
+    """Calls `@on_fail`."""
+
+    __slots__ = ()
+
+    @property
+    def may_return(self) -> str:
+        return "None"
+
+    async def _body(self, message: Message, attempt: MachineAttempt) -> Outcome:
+        failure = cast(Failure, message.payload)
+        given = failure.input
+        # What the failed step had been woken with is merged for this one, too.
+        first = given if isinstance(given, Message) and given.tag == START else Message(GO, None)
+        if attempt.peek("context") is not None:
+            first = Message(GO, None)
+        begun = Begun(self.machine, first, attempt)
+        error = _failure(failure.error)
+        takes = self.info.takes
+        try:
+            value = await begun.call(self.info, {} if takes is None else {takes: error})
+        except Exception as another:
+            raise WorkflowRuntimeError(
+                f"{failure.error.message} (and then {self.info.name}, the @on_fail method, raised "
+                f"{type(another).__name__}: {another})"
+            ) from another
+        if value is not None:
+            raise BrokenRule(
+                f"{self.info.name} of {self.machine.cls.__name__} returned {value!r:.80}; an "
+                "@on_fail method returns nothing: the run has failed"
+            )
+        begun.keep()
+        return Complete(Message(RESULT, {}))
+
+
+def _subflow_result(ended: ChildResult) -> SubflowResult:
+    state = cast("Mapping[str, Any]", ended.state or {})
+    context: Any = state.get("context")
+    if context is not None:
+        try:
+            kind = find_machine(ended.workflow).context
+        except WorkflowNotRegistered:
+            logger.debug("the class of workflow %s is not loaded here", ended.workflow)
+        else:
+            context = load(kind, context, f"the context of subflow {ended.run}")
+    result: Any = None if ended.result is None else ended.result.payload
+    error = None if ended.error is None else ended.error.message
+    return SubflowResult(
+        ended.run, WorkflowStatus.of(ended.status), context, error, dict(result or {})
+    )
+
+
+# --- ends ----------------------------------------------------------------------------------------
+
+
+class WorkflowFailed(WorkflowRuntimeError):
+    """The run failed because a step of it said so with `fail(reason)`."""
+
+
+def _failure(info: ErrorInfo) -> BaseException:
+    if info.type == "stepwell.errors.WorkflowFailed":
+        return WorkflowFailed(info.message)
+    if info.type == "stepwell.errors.WorkflowCancelledByUser":
+        return WorkflowCancelledByUser(info.message)
+    return TypeRegistry(()).exception(info)
+
+
+def _final(ending: Ending) -> object | None:
+    """The last item of the run's stream: how it ended, as JSON values."""
+    shown: dict[str, Any] = {"status": ending.status.value}
+    if ending.status is RunStatus.COMPLETED and ending.result is not None:
+        shown["result"] = json.loads(json.dumps(ending.result.payload or {}))
+    if ending.error is not None:
+        shown["error"] = ending.error.message
+    return shown
