@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import shutil
 import subprocess
@@ -31,6 +32,7 @@ from stepwell.authoring.drawing.picture import Edge, Node, Picture, picture, sec
 from stepwell.authoring.drawing.run import RunView, StepView
 from stepwell.authoring.drawing.svg import place
 from stepwell.authoring.drawing.text import width
+from stepwell.authoring.events.compile import compile_workflow
 from stepwell.authoring.events.decorators import catch_error, step
 from stepwell.authoring.events.model import (
     Event,
@@ -192,8 +194,8 @@ def test_limits_and_retries_are_badges(more: dict[str, Any], expected: tuple[str
 
 @pytest.mark.parametrize(
     "value, said",
-    [(0.0004, "0.4 ms"), (0.0096, "10 ms"), (0.0236, "24 ms"), (0.25, "250 ms"), (45, "45 s"), (60, "1 min"), (90, "90 s"),
-     (7200, "2 h"), (86400 * 3, "3 d"), (0, "0 s")],
+    [(0.0004, "0.4 ms"), (0.0096, "10 ms"), (0.0236, "24 ms"), (0.25, "250 ms"), (45, "45 s"),
+     (60, "1 min"), (90, "90 s"), (7200, "2 h"), (86400 * 3, "3 d"), (0, "0 s")],
 )  # fmt: skip
 def test_durations_are_said_as_people_say_them(value: float, said: str) -> None:
     assert seconds(value) == said
@@ -919,3 +921,24 @@ def test_a_run_that_did_nothing_is_all_grey() -> None:
     drawn = picture(LINEAR, run_view(LINEAR, []))
     assert not any(node.visited for node in drawn.nodes.values())
     assert isinstance(drawn.nodes["step:a"], Node)
+
+
+def test_a_bare_definition_shows_which_subclasses_come_to_a_step() -> None:
+    definition = Definition.from_json(
+        json.loads(
+            json.dumps(compile_workflow(Parent()).definition.to_json())
+        )  # as one that was served
+    )
+    lines = [line.strip() for line in draw(definition).splitlines()]
+    assert "event_Special --> step_a_step_with_a_long_name" in lines
+    assert not any("event_Base" in line for line in lines)
+    assert definition.by_name["a_step_with_a_long_name"].kinds == ("Special",)
+    assert "Base" not in definition.outside
+
+
+def test_a_base_class_that_is_emitted_itself_is_shown_too() -> None:
+    a = StepDef("a", accepts=("Start",), emits=("Base", "Special"))
+    b = StepDef("b", accepts=("Base",), subclasses=True, kinds=("Special",), emits=("Stop",))
+    text = draw(Definition("d", (a, b), start="Start", ends=("Stop",)))
+    assert "event_Base --> step_b" in text
+    assert "event_Special --> step_b" in text

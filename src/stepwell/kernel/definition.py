@@ -59,6 +59,8 @@ class StepDef:
         retry: the retry policy described as data; for drawings. What to do after a failure is
             computed by the policy's owner and reaches the kernel as a fact (`Fail.retry_after`).
         title: what to call the step when shown to people.
+        kinds: with `subclasses`: the tags of those subclasses that steps emit; for drawings and
+            checks. Routing goes by the `kinds` of the message itself.
     """
 
     name: str
@@ -74,6 +76,7 @@ class StepDef:
     opens: tuple[str, ...] = ()
     retry: Json = None
     title: str = ""
+    kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +170,7 @@ def _outside(d: Definition) -> frozenset[str]:
     taken = {
         tag
         for step in d.steps
-        if step.name not in given
+        if step.name not in given and not step.kinds
         for _, tags in _routes_of(step)
         for tag in tags
     }

@@ -31,7 +31,6 @@ from stepwell.authoring.events.representation import get_workflow_representation
 from stepwell.authoring.events.shape import Shape
 from stepwell.authoring.events.signature import StepFunction
 from stepwell.authoring.events.workflow import WorkflowBase, WorkflowMeta
-from stepwell.authoring.program import TypeRegistry
 from stepwell.errors import WorkflowConfigurationError, WorkflowRuntimeError
 from stepwell.kernel.definition import Definition
 from stepwell.kernel.journal import Entry
@@ -266,8 +265,7 @@ def _child(cls: type[WorkflowBase[Any, Any, Any]]) -> Picture:
 def _definition(
     cls: type[WorkflowBase[Any, Any, Any]], shape: Shape, timeout: float | None
 ) -> Definition:
-    """The definition under the class's name; events that reach a step as subclasses of what it
-    takes, which a definition cannot know, are among those that it takes."""
+    """The definition under the class's name."""
     source = Source(
         name=cls.__name__,
         steps=shape.steps,
@@ -279,25 +277,7 @@ def _definition(
         serializer=None,
         verbose=False,
     )
-    program = compile_events(source)
-    steps = tuple(
-        replace(step, accepts=_with_subclasses(step.name, step.accepts, shape, program.types))
-        if step.subclasses and step.join is None
-        else step
-        for step in program.definition.steps
-    )
-    return replace(program.definition, steps=steps)
-
-
-def _with_subclasses(
-    name: str, accepts: tuple[str, ...], shape: Shape, types: TypeRegistry
-) -> tuple[str, ...]:
-    step = shape.steps[name]
-    produced = [types.tags[event] for event in shape.produced() if shape.takes(step, event)]
-    emitted = {types.tags[event] for event in shape.produced()}
-    # A base class that nobody emits itself would only be a box that leads nowhere.
-    kept = [tag for tag in accepts if tag in emitted or not produced]
-    return tuple(dict.fromkeys((*kept, *produced)))
+    return compile_events(source).definition
 
 
 def _add_resources(drawn: Picture, cls: type[WorkflowBase[Any, Any, Any]]) -> None:

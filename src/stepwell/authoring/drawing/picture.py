@@ -122,10 +122,11 @@ class _Draft:
     def build(self) -> None:
         d = self.definition
         for step in d.steps:
-            for tag in _takes(step):
-                self.taken.setdefault(tag, []).append(step)
             for tag in (*step.emits, *step.opens):
                 self.emitted.setdefault(tag, []).append(step)
+        for step in d.steps:
+            for tag in self._takes(step):
+                self.taken.setdefault(tag, []).append(step)
         self._start()
         for step in d.steps:
             self.picture.add(self._step_node(step))
@@ -180,7 +181,7 @@ class _Draft:
         if join is not None and join.kind == "collect":
             label = "all" if join.take is None else f"first {join.take}"
             label += " in order" if join.order == "input" else ""
-        for tag in _takes(step):
+        for tag in self._takes(step):
             if self._is_goto(tag):
                 continue
             source = self._event(tag)
@@ -196,6 +197,15 @@ class _Draft:
                 self._connect(step_id(step.name), step_id(tag), kind, label, None)
             else:
                 self._connect(step_id(step.name), self._event(tag), kind, label, tag)
+
+    def _takes(self, step: StepDef) -> tuple[str, ...]:
+        """What comes to a step. A base class that nobody emits itself would only be a box that
+        leads nowhere, when there are subclasses that come to the step."""
+        named = _named(step)
+        if not step.kinds:
+            return named
+        made = (tag for tag in named if tag in self.emitted or tag == self.definition.start)
+        return tuple(dict.fromkeys((*made, *step.kinds)))
 
     def _is_goto(self, tag: str) -> bool:
         d = self.definition
@@ -232,7 +242,7 @@ class _Draft:
         """Who reads what is published, and sends what no step emits."""
         d = self.definition
         asked = [tag for tag in d.publishes if tag in self.emitted]
-        loose = {tag for step in d.steps if step.subclasses for tag in _takes(step)}
+        loose = {tag for step in d.steps if step.subclasses for tag in _named(step)}
         sent = [
             tag
             for tag in self.taken
@@ -317,7 +327,8 @@ def _taken(run: RunView, source: str, target: str, tag: str | None) -> int:
 # --- words ---------------------------------------------------------------------------------------
 
 
-def _takes(step: StepDef) -> tuple[str, ...]:
+def _named(step: StepDef) -> tuple[str, ...]:
+    """The tags that a step names as its input."""
     if step.join is None:
         return step.accepts
     return tuple(dict.fromkeys(tag for slot in step.join.slots for tag in slot))

@@ -129,7 +129,8 @@ def compile_events(source: Source) -> Program:
         name=source.name,
         version=source.version,
         steps=tuple(
-            _step_def(config, types, recovers, collectors[config.name]) for config in steps.values()
+            _step_def(config, types, recovers, collectors[config.name], _kinds(source, config))
+            for config in steps.values()
         ),
         start=tag(source.start),
         ends=tuple(tag(t) for t in declared if t is source.stop or issubclass(t, StopEvent)),
@@ -190,6 +191,7 @@ def _step_def(
     types: TypeRegistry,
     recovers: Mapping[str, str],
     collectors: tuple[str, ...],
+    kinds: Iterable[type],
 ) -> StepDef:
     tag = types.add
     join = _join_of(config, types)
@@ -200,6 +202,7 @@ def _step_def(
         name=config.name,
         accepts=() if join or config.is_error_handler else _tags(config.accepted_events, types),
         subclasses=config.accept_event_subclasses,
+        kinds=_tags(kinds, types),
         join=join,
         emits=_tags(config.produced_events, types),
         workers=config.num_workers,
@@ -210,6 +213,17 @@ def _step_def(
         opens=tuple(tag(t) for t in members),
         retry=cast("Json", describe()) if callable(describe) else None,
     )
+
+
+def _kinds(source: Source, config: StepConfig) -> list[type]:
+    """What reaches a step as a subclass of what it accepts, of all that the workflow may emit."""
+    if not config.accept_event_subclasses:
+        return []
+    made = dict.fromkeys(
+        (source.start, *(t for s in source.steps.values() for t in s.produced_events))
+    )
+    takes, exact = config.accepted_events, set(config.accepted_events)
+    return [t for t in made if t not in exact and any(matches(config, w, t) for w in takes)]
 
 
 def _tags(kinds: Iterable[type], types: TypeRegistry) -> tuple[str, ...]:
