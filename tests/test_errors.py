@@ -17,6 +17,7 @@ SAMPLES: list[tuple[StepwellError, str]] = [
     (errors.WorkflowNotRegistered("flow"), "none is known"),
     (errors.NoPendingQuestion("r1", "q"), "'q'"),
     (errors.NoPendingQuestion("r1"), "no pending question."),
+    (errors.InvalidArgument("run_id is empty"), "run_id is empty"),
     (errors.DefinitionMismatch("flow", "step 'a' is gone", run_id="r1"), "of run 'r1'"),
     (errors.UnserializableValue("state.x", int), "'state.x' has type builtins.int"),
     (errors.UnserializableValue("x", "int", message="mine"), "mine"),
@@ -106,6 +107,8 @@ def test_the_words_of_the_event_style_are_direct_exceptions(cls: type[Exception]
         (errors.UnserializableValue("p", int), ValueError),
         (errors.ValueTooLarge("p", 2, 1), ValueError),
         (errors.StoreFull("x"), errors.StoreError),
+        (errors.InvalidArgument("x"), ValueError),
+        (errors.InvalidArgument("x"), TypeError),
     ],
 )
 def test_errors_are_caught_as_what_python_would_call_them(error: Exception, kind: type[Exception]):

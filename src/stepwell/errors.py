@@ -20,6 +20,7 @@ three things besides its message: `code` (a stable word for programs, logs and t
         ├── RunAlreadyExists               user       (WorkflowRuntimeError, RuntimeError)
         ├── WorkflowNotRegistered          user       (LookupError)
         ├── NoPendingQuestion              user       (LookupError)
+        ├── InvalidArgument                user       (ValueError, TypeError)
         ├── DefinitionMismatch             workflow
         ├── UnserializableValue            workflow   (ValueError)
         ├── ValueTooLarge                  workflow   (ValueError)
@@ -55,6 +56,7 @@ __all__ = [
     "ContextStateError",
     "DefinitionMismatch",
     "ExecutionRefused",
+    "InvalidArgument",
     "LeaseLost",
     "NoPendingQuestion",
     "RestoredError",
@@ -268,6 +270,18 @@ class NoPendingQuestion(StepwellError, LookupError):
         super().__init__(f"Run {run_id!r} has {asked}.")
         self.run_id = run_id
         self.question = question
+
+
+class InvalidArgument(StepwellError, ValueError, TypeError):
+    """A call was given something that it can't work with; nothing was done.
+
+    Args:
+        message: what is wrong, one sentence that names the argument.
+        hint: what to give instead.
+    """
+
+    code = "invalid_argument"
+    whose = "user"
 
 
 class DefinitionMismatch(StepwellError):

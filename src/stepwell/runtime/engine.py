@@ -17,6 +17,7 @@ from stepwell.authoring.events.model import Event
 from stepwell.authoring.events.state_store import InMemoryStateStore
 from stepwell.authoring.program import Program, TypeRegistry, bare_program
 from stepwell.errors import (
+    InvalidArgument,
     NoPendingQuestion,
     RunAlreadyExists,
     RunNotFound,
@@ -31,6 +32,7 @@ from stepwell.kernel.outcomes import Message
 from stepwell.kernel.rest import at_rest
 from stepwell.kernel.run import EVOLVE, Run
 from stepwell.runtime import codec
+from stepwell.runtime.arguments import an_answer, an_event, instance_of, whole, word, words
 from stepwell.runtime.beginning import edits_of, queued
 from stepwell.runtime.clock import SYSTEM, new_run_id
 from stepwell.runtime.context import Context
@@ -39,11 +41,12 @@ from stepwell.runtime.handler import WorkflowHandler
 from stepwell.runtime.identity import is_dead
 from stepwell.runtime.ledger import RunLedger
 from stepwell.runtime.saved import restore
-from stepwell.runtime.stored import StoredRun, StreamItem, read_stream
+from stepwell.runtime.stored import StoredRun, StreamItem, checked, read_stream
 from stepwell.runtime.views import (
     RunInfo,
     WaitInfo,
     Why,
+    answered_by,
     last_word,
     run_info,
     waits_of,
@@ -71,8 +74,8 @@ class Engine:
     Args:
         store: where runs are kept: a URL (`sqlite:///file.db`, `sqlite:////abs/file.db`,
             `memory://`) or a `Store`. A `memory://` store survives nothing, and says so.
-        workflows: instances whose runs this engine advances. `start` and `run(engine=...)` add
-            theirs.
+        workflows: what this engine advances runs of: instances, or classes that can be made
+            without arguments. `start` and `run(engine=...)` add theirs.
         name: what this worker is called in listings; the host's name by default.
         lease: seconds after which others may take over the runs of a worker that fell silent.
         poll: seconds between looks for other processes' changes, at the latest.
@@ -107,7 +110,7 @@ class Engine:
     def __init__(
         self,
         store: str | Store = "sqlite:///stepwell.db",
-        workflows: Iterable[Startable] = (),
+        workflows: Iterable[Startable | type] = (),
         *,
         name: str | None = None,
         lease: float = 15.0,
@@ -138,6 +141,7 @@ class Engine:
         )
         self._starting: asyncio.Task[None] | None = None
         self._beginnings: set[asyncio.Task[None]] = set()
+        self._answering = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         for workflow in workflows:
             self.register(workflow)
@@ -222,13 +226,16 @@ class Engine:
         """The id under which this engine holds runs."""
         return self._worker.id
 
-    def register(self, workflow: Startable) -> None:
-        """Let this engine advance runs of `workflow`."""
+    def register(self, workflow: Startable | type) -> None:
+        """Let this engine advance runs of `workflow`: an instance, or a class that can be made
+        without arguments. Raises `InvalidArgument` for anything else, and when the engine has
+        another workflow of that name, or this one with other options."""
         workflow = cast(Startable, getattr(workflow, "__stepwell__", workflow))
-        validate = getattr(workflow, "_ensure_valid", None)
+        owner = instance_of(workflow)
+        validate = getattr(owner, "_ensure_valid", None)
         if callable(validate):
             validate()
-        self._worker.know(workflow.compiled(), workflow)
+        self._worker.know(owner.compiled(), owner)
 
     @property
     def workflows(self) -> dict[str, Program]:
@@ -263,6 +270,8 @@ class Engine:
     ) -> WorkflowHandler[Any]:
         """Start a run of a program (what `Workflow.run(engine=...)` calls): at once, in the
         running loop; its first commit is on its way when this returns."""
+        words(run_id=run_id, key=key, correlation=correlation)
+        whole(priority, "priority")
         self._worker.know(program, owner)
         id = run_id or new_run_id()
         stored = StoredRun(self._worker, program, id)
@@ -377,6 +386,8 @@ class Engine:
             WorkflowRuntimeError: the start event can't be made of `fields`.
             RunAlreadyExists: there is a run with this id.
             UnserializableValue, ValueTooLarge: the start event can't be kept; names the field.
+            InvalidArgument: `workflow` is none, or is another one of a name that the engine has;
+                an id, key or correlation is empty, too long (512) or has control characters.
             StoreError: the store refused, and went on doing so.
         """
         await self.start_up()
@@ -401,7 +412,7 @@ class Engine:
         if isinstance(workflow, str):
             return self._program(workflow)
         workflow = cast("type | Startable", getattr(workflow, "__stepwell__", workflow))
-        owner = cast(Startable, workflow() if isinstance(workflow, type) else workflow)
+        owner = cast(Startable, instance_of(workflow))
         program = owner.compiled()
         known = self._worker.programs.get(program.definition.name)
         if known is not None and isinstance(workflow, type):
@@ -614,16 +625,23 @@ class Engine:
 
         Raises:
             RunNotFound: there is no such run.
-            ValueError: the payload does not fit the event's type.
+            InvalidArgument: `event` is none, or the payload does not fit its type.
+            WorkflowRuntimeError: the workflow is known here, and `step` is not one that takes it.
         """
+        words(dedupe=dedupe, question=question)
         info = await self._row(run_id)
+        found = self._worker.programs.get(info.workflow)
+        types = self._types(info.workflow)
         if isinstance(event, str):
+            word(event, "the event's name")
             message = self._named(info.workflow, event, payload or {})
             message.to = step
-            types = self._types(info.workflow)
         else:
-            types = self._types(info.workflow)
-            message = Message(types.add(type(event)), event, step)
+            an_event(event)
+            if found is None:
+                message = Message(types.add(type(event)), event, step)
+            else:
+                message = checked(found[0], event, step)
             message.data = types.dumps(event, where=message.tag)
         now = self._clock.now()
         data = codec.encode_arrival(message, question, types)
@@ -644,7 +662,7 @@ class Engine:
         try:
             event = kind(**payload)
         except (ValueError, TypeError) as error:
-            raise ValueError(f"the payload does not make a {tag}: {error}") from error
+            raise InvalidArgument(f"the payload does not make a {tag}: {error}") from error
         return Message(tag, event, data=types.dumps(event, where=tag))
 
     async def answer(
@@ -663,19 +681,48 @@ class Engine:
             question: the waiter id; may be left out when there is just one question.
 
         Raises:
-            NoPendingQuestion: there is no such question, or several and none was named.
+            NoPendingQuestion: there is no such question, or several and none was named; or an
+                answer to it was given already.
+            InvalidArgument: the question takes other events, or the fields do not make one.
         """
+        an_answer(answer)
+        async with self._answering:
+            wait = await self._question(run_id, question)
+            event: Event | str = str(wait.event)
+            fields: Mapping[str, Any] = {}
+            if isinstance(answer, Event):
+                row = await self._row(run_id)
+                tag = self._tag(row.workflow, answer)
+                if tag != wait.event:
+                    raise InvalidArgument(
+                        f"question {wait.id!r} of run {run_id} takes a {wait.event}, not a {tag}"
+                    )
+                event = answer
+            else:
+                fields = {"response": answer} if isinstance(answer, str) else answer
+            await self.signal(run_id, event, fields, question=wait.id)
+
+    async def _question(self, run_id: str, question: str | None) -> WaitInfo:
+        """The question that is asked, and that nothing kept answers already."""
+        await self._row(run_id)
+        loaded = await self._store.load(run_id)
+        messages = () if loaded is None else loaded.messages  # before the waits: none slips through
         asked = [w for w in await self.waits(run_id) if w.event is not None]
         if question is not None:
             asked = [w for w in asked if w.id == question]
-        if len(asked) != 1:
-            raise NoPendingQuestion(run_id, question)
-        wait = asked[0]
-        if isinstance(answer, Event):
-            await self.signal(run_id, answer, question=wait.id)
-            return
-        fields = {"response": answer} if isinstance(answer, str) else answer
-        await self.signal(run_id, str(wait.event), fields, question=wait.id)
+        answered = {answered_by(message) for message in messages}
+        waiting = [w for w in asked if w.id not in answered]
+        if len(waiting) == 1:
+            return waiting[0]
+        error = NoPendingQuestion(run_id, question)
+        if asked and not waiting:
+            error.hint = "An answer to it is kept already, and waits to be taken in."
+        raise error
+
+    def _tag(self, workflow: str, event: Event) -> str:
+        kind = type(event)
+        found = self._worker.programs.get(workflow)
+        return kind.__name__ if found is None else found[0].types.add(kind)
 
     async def cancel(self, run_id: str, reason: str = "") -> bool:
         """Ask for a run to be cancelled; False when it has ended already.

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 from stepwell.authoring.events.state_store import DictState, InMemoryStateStore
 from stepwell.authoring.program import Program
 from stepwell.errors import (
+    InvalidArgument,
     LeaseLost,
     StepwellError,
     StoreCorrupt,
@@ -43,6 +44,7 @@ from stepwell.kernel.inputs import (
 from stepwell.kernel.journal import Entry, Published, RunEnded, RunParked, StateEdited, WaitOpened
 from stepwell.kernel.run import EVOLVE, RUNNING, Run, pending
 from stepwell.runtime import codec
+from stepwell.runtime.arguments import difference
 from stepwell.runtime.identity import host_of_this_process, is_dead
 from stepwell.runtime.ledger import RunLedger
 from stepwell.runtime.local import make_context
@@ -194,11 +196,17 @@ class Worker:
         self._forget(ledger)
 
     def know(self, program: Program, owner: object) -> None:
-        """Runs of this program may be claimed from now on."""
+        """Runs of this program may be claimed from now on. Raises `InvalidArgument` when the name
+        is that of another workflow, or of the same one with other options."""
         name = program.definition.name
         if name not in self.programs:
             self.programs[name] = (program, owner)
             self._wake.set()
+        elif differs := difference(program, owner, *self.programs[name]):
+            raise InvalidArgument(
+                f"this engine has another workflow under the name {name!r}: {differs}",
+                hint="Give one of them a workflow_name of its own, or an engine of its own.",
+            )
 
     # --- looking for work ------------------------------------------------------------------------
 
