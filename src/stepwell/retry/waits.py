@@ -46,6 +46,7 @@ class wait_fixed(_Wait):
     """Always wait the same time.
 
     Example:
+        >>> from datetime import timedelta
         >>> wait_fixed(timedelta(minutes=1))(0)
         60.0
     """
