@@ -11,6 +11,7 @@ from tests.durable.flows import Answer, Linear, Middle, asks
 
 from stepwell import Context, Event, StartEvent, StopEvent, Workflow, step
 from stepwell.errors import WorkflowTimeoutError
+from stepwell.kernel.decide import MAX_RESTARTS
 from stepwell.retry_policy import retry_policy, stop_after_attempt, wait_fixed
 from stepwell.testing import Bodies, History, HookedEngine, VirtualClock
 from stepwell.values import RunStatus
@@ -304,3 +305,48 @@ async def test_ten_thousand_waiting_runs_cost_a_restart_nothing(
     await second.signal(late, Event(nothing="of interest"))
     await virtual_clock.settle()
     assert second._worker.runs.keys() == {late}  # pyright: ignore[reportPrivateUsage]
+
+
+class Endless(Workflow):
+    """A step that works for a day."""
+
+    @step
+    async def work(self, ev: StartEvent) -> StopEvent:
+        await asyncio.sleep(86_400)
+        return StopEvent(result="at last")
+
+
+async def test_a_run_is_not_parked_for_stops_that_were_orderly(
+    virtual_clock: VirtualClock, tmp_path: Path
+) -> None:
+    flow = Endless(timeout=None)
+    engine = virtual_clock.engine(url_of(tmp_path), [flow])
+    handler = await engine.start(flow)
+    for _ in range(MAX_RESTARTS + 5):
+        await virtual_clock.advance(10)
+        await engine.stop()
+        engine = virtual_clock.engine(url_of(tmp_path), [flow])
+        await engine.start_up()
+    info = await engine.get(handler.run_id)
+    assert (info.status, info.owner) == (RunStatus.RUNNING, engine.worker_id)
+    assert await engine.result(handler.run_id) == "at last"
+
+
+async def test_a_run_that_its_workers_die_of_is_parked_also_after_an_orderly_stop(
+    virtual_clock: VirtualClock, tmp_path: Path
+) -> None:
+    flow = Endless(timeout=None)
+    engine = virtual_clock.engine(url_of(tmp_path), [flow], lease=15)
+    handler = await engine.start(flow)
+    await virtual_clock.advance(10)
+    await engine.stop()
+    for deaths in range(MAX_RESTARTS + 2):
+        engine = virtual_clock.engine(url_of(tmp_path), [flow], lease=15)
+        await engine.start_up()
+        await virtual_clock.advance(16)
+        if (await engine.get(handler.run_id)).status is RunStatus.PARKED:
+            break
+        await engine.store.unregister(engine.worker_id)  # what others do when it has died
+        engine.abandon()
+        await engine.store.close()
+    assert deaths == MAX_RESTARTS + 1

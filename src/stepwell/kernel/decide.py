@@ -574,9 +574,9 @@ def _moved(d: Definition, run: Run, work: Work, outcome: object, at: float) -> E
             wait.stream, wait.index, wait.recoveries = work.stream, work.index, work.recoveries
             yield wait
             yield from _from_inbox(d, run, id, at)
-        case Spawn(workflow, message, then, id):
+        case Spawn(workflow, message, then, id, held):
             id = id or derived_id(run.id, "child", run.counter + 1)[:16]
-            wait = WaitOpened(id, at, then=then)
+            wait = WaitOpened(id, at, then=then, message=held)
             wait.stream, wait.index, wait.recoveries = work.stream, work.index, work.recoveries
             yield wait
             yield ChildStarted(id, workflow, message)

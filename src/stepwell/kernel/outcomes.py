@@ -93,12 +93,14 @@ class WaitFor:
 @dataclass(slots=True)
 class Spawn:
     """Start a child run of `workflow` with `message`; when it ends, however it ends, go to `then`
-    with a message whose payload is a `ChildResult`. `id` is the child's, derived when None."""
+    with a message whose payload is a `ChildResult`. `id` is the child's, derived when None; `held`
+    is kept with the wait, to say whose it is."""
 
     workflow: str
     message: Message
     then: str
     id: str | None = None
+    held: Message | None = None
 
 
 @dataclass(slots=True)

@@ -125,6 +125,11 @@ class Attempt:
             raise WorkflowRuntimeError("only a run on an engine can start others that outlive it")
         return await ledger.start_run(program, owner, message, key, correlation)
 
+    async def broadcast(self, tag: str, payload: Mapping[str, Any]) -> int:
+        """Answer every run that waits for a message with this tag; how many there were."""
+        ledger = self.active.ledger
+        return 0 if ledger is None else await ledger.broadcast(tag, payload)
+
     # --- keys ------------------------------------------------------------------------------------
 
     def key(self, kind: str, name: str) -> str:

@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import socket
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, Self, cast
 
 from stepwell.authoring.events.model import Event
@@ -34,6 +34,7 @@ from stepwell.kernel.run import EVOLVE, Run
 from stepwell.runtime import codec
 from stepwell.runtime.arguments import an_answer, an_event, instance_of, whole, word, words
 from stepwell.runtime.beginning import edits_of, queued
+from stepwell.runtime.broadcast import PAGE, answer_to, wanted_by
 from stepwell.runtime.clock import SYSTEM, new_run_id
 from stepwell.runtime.context import Context
 from stepwell.runtime.fork import cut, replaced
@@ -43,6 +44,7 @@ from stepwell.runtime.ledger import RunLedger
 from stepwell.runtime.saved import restore
 from stepwell.runtime.stored import StoredRun, StreamItem, checked, read_stream
 from stepwell.runtime.views import (
+    SHOWN,
     RunInfo,
     WaitInfo,
     Why,
@@ -139,6 +141,7 @@ class Engine:
             retention=retention,
             claims=worker,
         )
+        self._worker.broadcast = self.broadcast
         self._starting: asyncio.Task[None] | None = None
         self._beginnings: set[asyncio.Task[None]] = set()
         self._answering = asyncio.Lock()
@@ -445,6 +448,7 @@ class Engine:
         since: float | None = None,
         limit: int = 50,
         after: str | None = None,
+        waiting: str | None = None,
     ) -> tuple[list[RunInfo], str | None]:
         """Runs, newest first, and the cursor of the next page (None on the last).
 
@@ -454,6 +458,7 @@ class Engine:
             since: only runs created at or after this time (seconds since the epoch).
             limit: how many at the most.
             after: the cursor of the page before.
+            waiting: only runs that wait for an event of this name.
         """
         await self.start_up()
         wanted = None
@@ -461,7 +466,7 @@ class Engine:
             several = [status] if isinstance(status, str) else status
             wanted = [RunStatus(s) for s in several]
         page = await self._store.list(
-            RunFilter(workflow, wanted, parent, correlation, since, limit, after)
+            RunFilter(workflow, wanted, parent, correlation, since, limit, after, waiting)
         )
         rows = [run_info(r, json.loads(r.detail) if r.detail else {}) for r in page.rows]
         return rows, page.cursor
@@ -664,6 +669,71 @@ class Engine:
         except (ValueError, TypeError) as error:
             raise InvalidArgument(f"the payload does not make a {tag}: {error}") from error
         return Message(tag, event, data=types.dumps(event, where=tag))
+
+    async def broadcast(
+        self,
+        name: str,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        workflow: str | None = None,
+        correlation: str | None = None,
+        check: Callable[[RunInfo], None] | None = None,
+    ) -> int:
+        """Send an event to every run that waits for it now; returns how many runs received it.
+
+        It answers the wait that is open, and no later one; of two broadcasts for one wait, one is
+        received. A parked run that waits for it takes it in when it is resumed.
+
+        Args:
+            name: the name of the event's type.
+            payload: its fields. Waits that ask for other values of them are not answered.
+            workflow, correlation: only runs of it, with it.
+            check: called with every run that would receive it, before any does: what it raises
+                is raised, and then nothing has been sent.
+
+        Raises:
+            ValueError: the payload does not fit the event's type.
+
+        Example:
+            >>> import asyncio
+            >>> from stepwell import Engine
+            >>> async def main() -> int:
+            ...     async with Engine("memory://") as engine:
+            ...         return await engine.broadcast("Approval", {"by": "Ada"})
+            >>> asyncio.run(main())
+            0
+        """
+        now = self._clock.now()
+        messages: dict[str, Message] = {}
+        outgoing: list[NewMessage] = []
+        cursor = None
+        while True:
+            infos, cursor = await self.list(
+                workflow=workflow, correlation=correlation, waiting=name, limit=PAGE, after=cursor
+            )
+            for info in infos:
+                message = messages.get(info.workflow)
+                if message is None:
+                    message = self._named(info.workflow, name, payload or {})
+                    messages[info.workflow] = message
+                waits = wanted_by(message, await self._all_waits(info))
+                if waits and check is not None:
+                    check(info)
+                types = self._types(info.workflow)
+                outgoing += [answer_to(info.id, w, message, types, now) for w in waits]
+            if cursor is None:
+                break
+        received: set[str] = set()
+        for batch in (outgoing[n : n + PAGE] for n in range(0, len(outgoing), PAGE)):
+            accepted = await self._worker.send(batch)
+            received.update(m.run for m, fine in zip(batch, accepted, strict=True) if fine)
+        return len(received)
+
+    async def _all_waits(self, info: RunInfo) -> Sequence[WaitInfo]:
+        """All that a run waits for, from its row if that has them all."""
+        if info.status is RunStatus.WAITING and len(info.waits) < SHOWN:
+            return info.waits
+        return await self.waits(info.id)
 
     async def answer(
         self,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from stepwell.authoring.program import Program
@@ -160,6 +160,10 @@ class RunLedger:
         )
         worker.wake()
         return id
+
+    async def broadcast(self, tag: str, payload: Mapping[str, Any]) -> int:
+        """Answer every run that waits for a message with this tag; how many there were."""
+        return await self.worker.broadcast(tag, payload)
 
     # --- committing ------------------------------------------------------------------------------
 

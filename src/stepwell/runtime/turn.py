@@ -22,7 +22,7 @@ import asyncio
 import contextvars
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from stepwell.authoring.events.model import InternalDispatchEvent
@@ -110,6 +110,10 @@ class Ledger(Protocol):
         self, program: Program, owner: object, message: Message, key: str, correlation: str | None
     ) -> str:
         """Start another run, once for each key; its id."""
+        ...
+
+    async def broadcast(self, tag: str, payload: Mapping[str, Any]) -> int:
+        """Answer every run that waits for a message with this tag; how many there were."""
         ...
 
     def arrive(self, input: Arrived) -> None:

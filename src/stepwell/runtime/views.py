@@ -14,7 +14,7 @@ from stepwell.kernel.run import DELAYED, QUEUED, RUNNING, Run, next_due, pending
 from stepwell.stores.base import MessageRow, RunRow
 from stepwell.values import Json, RunStatus, utc
 
-_SHOWN = 20
+SHOWN = 20
 """How many waits of a run are kept with its row; the journal has them all."""
 
 
@@ -30,6 +30,7 @@ class WaitInfo:
         due: when the wait ends by itself; None: never.
         child: the child run whose end is waited for.
         question: the fields of the question shown to people.
+        where: the fields that the message must have, with just these values; None: any will do.
     """
 
     id: str
@@ -39,6 +40,7 @@ class WaitInfo:
     due: float | None
     child: str | None = None
     question: Json = None
+    where: Mapping[str, Json] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ class RunInfo:
                     "due": time(w.due),
                     "child": w.child,
                     "question": w.question,
+                    "where": w.where,
                 }
                 for w in self.waits
             ],
@@ -150,7 +153,7 @@ def run_detail(run: Run) -> Json:
                 "step": run.failed_step,
             },
         }
-    return {"waits": [_wait_json(w) for w in waits_of(run)[:_SHOWN]]}
+    return {"waits": [_wait_json(w) for w in waits_of(run)[:SHOWN]]}
 
 
 def waits_of(run: Run) -> list[WaitInfo]:
@@ -160,7 +163,10 @@ def waits_of(run: Run) -> list[WaitInfo]:
         work = run.work.get(wait.work)
         question = None if wait.question is None else _fields(wait.question.payload)
         step = "" if work is None else work.step
-        found.append(WaitInfo(wait.id, wait.tag, step, wait.at, wait.due, wait.child, question))
+        info = WaitInfo(
+            wait.id, wait.tag, step, wait.at, wait.due, wait.child, question, wait.where
+        )
+        found.append(info)
     return found
 
 
@@ -177,7 +183,7 @@ def _fields(payload: object) -> Json:
 
 
 def _wait_json(w: WaitInfo) -> Json:
-    return {
+    row: dict[str, Json] = {
         "id": w.id,
         "event": w.event,
         "step": w.step,
@@ -186,6 +192,9 @@ def _wait_json(w: WaitInfo) -> Json:
         "child": w.child,
         "question": w.question,
     }
+    if w.where is not None:
+        row["where"] = dict(w.where)
+    return row
 
 
 def unread_of(messages: Sequence[MessageRow]) -> tuple[str, ...]:
@@ -336,7 +345,7 @@ def last_word(entries: Iterable[Entry]) -> str:
                 tags += [message.tag for message in messages]
             case _:
                 pass
-    return f"step {last!r} returned {', '.join(tags[:_SHOWN]) or 'None'}" if last else ""
+    return f"step {last!r} returned {', '.join(tags[:SHOWN]) or 'None'}" if last else ""
 
 
 def _rest(info: RunInfo, run: Run | None, definition: Definition | None, last: str) -> str:
@@ -367,7 +376,7 @@ def _steps(run: Run | None, now: float) -> tuple[str, ...]:
         elif work.phase == DELAYED:
             error = "" if work.error is None else f" after {work.error.type}: {work.error.message}"
             found.append(f"{work.step} is tried again soon (attempt {work.attempt + 1}){error}")
-    return tuple(found[:_SHOWN])
+    return tuple(found[:SHOWN])
 
 
 def _told(w: WaitInfo, now: float, run: str) -> str:

@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -109,6 +109,7 @@ class Worker:
         self.runs: dict[str, RunLedger] = {}
         self.redirects: dict[str, str] = {}
         self.refusals: dict[str, StepwellError] = {}
+        self.broadcast: Callable[[str, Mapping[str, Any]], Awaitable[int]] = _nobody
         self._news: dict[str, list[asyncio.Future[None]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._claimed: dict[str, base.RunRow] = {}  # ours, and not read yet
@@ -808,6 +809,11 @@ class Worker:
         """Runs that are followed here but advanced elsewhere may have news."""
         for run in [run for run in self._news if run not in self.runs]:
             self._tell(run)
+
+
+async def _nobody(_tag: str, _payload: Mapping[str, Any]) -> int:
+    """What a worker without an engine reaches."""
+    return 0
 
 
 @contextmanager

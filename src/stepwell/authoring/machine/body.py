@@ -30,16 +30,16 @@ PLAN = "(plan)"
 FIRE = "(fire)"
 """The hidden step that plans the next run of a schedule and begins this one."""
 
-START = "Start"
+START = "(start)"
 """The tag of the message that a run begins with."""
 
-GO = "Go"
-"""The tag of the empty messages between steps."""
+GO = "(go)"
+"""The tag of the messages between steps: empty, or with the name of the step that waited."""
 
 MOVED = "(moved)"
 """The tag of the word that a planned run's time, or its event, has changed."""
 
-RESULT = "Result"
+RESULT = "(result)"
 """The tag of the message that a run completes with."""
 
 

@@ -189,13 +189,15 @@ class MachineStep:
                 late = None if late is None else self._known(late)
                 wanted = None if where is None else plain(where, "where")
                 begun.keep()
-                return WaitFor(value.tag, empty, following, wanted, timeout, late)
+                held = Message(GO, {"from": name})
+                return WaitFor(value.tag, held, following, wanted, timeout, late)
             case returns.Subflow(workflow, then, on_create, fields):
                 return await self._spawn(workflow, self._known(then), on_create, fields, begun)
             case returns.Done(result):
                 begun.set(result)
                 given = plain(result, "complete()")
                 begun.keep(1.0)
+                begun.attempt.put({"last": name})
                 return Complete(Message(RESULT, given))
             case returns.Failed(reason):
                 begun.keep()
@@ -226,7 +228,7 @@ class MachineStep:
         if "active_subworkflow_run_id" in self.machine.context.model_fields:
             begun.set({"active_subworkflow_run_id": id})
         begun.keep()
-        return Spawn(child.name, message, then, id)
+        return Spawn(child.name, message, then, id, Message(GO, {"from": self.info.name}))
 
     def _known(self, step: str) -> str:
         if step not in self.machine.steps:

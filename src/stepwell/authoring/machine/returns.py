@@ -233,6 +233,16 @@ def wait_for_event(
     return wait.for_event(name, timeout, on_timeout, then, where)
 
 
+def check_name(name: object, kind: str, what: str) -> None:
+    """Raise TypeError or ValueError when `name` can't be the name of a signal or an event."""
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"{what} takes the name of the {kind}, not {name!r:.80}")
+    if len(name) > 200 or not name.isprintable():
+        raise ValueError(f"{what}: a name has at most 200 letters, all printable: {name!r:.80}")
+    if name.startswith(("(", EVENT)):
+        raise ValueError(f"{what}: names that begin with '(' or {EVENT!r} are the engine's own")
+
+
 def _wait(
     kind: Literal["signal", "event"],
     name: str,
@@ -242,8 +252,7 @@ def _wait(
     where: Mapping[str, Any] | None,
 ) -> Wait:
     what = f"wait.for_{kind}()"
-    if not isinstance(cast(object, name), str) or not name:
-        raise TypeError(f"{what} takes the name of the {kind}, not {name!r:.80}")
+    check_name(name, kind, what)
     if on_timeout is not None and timeout is None:
         raise ValueError(f"{what} has on_timeout but no timeout: say after how long")
     return Wait(
