@@ -78,6 +78,7 @@ CASES: list[tuple[str, str | None, Iterable[str]]] = [
     ("engine.md", "start", options(Engine.start)),
     ("engine.md", "list", options(Engine.list)),
     ("engine.md", "signal", options(Engine.signal)),
+    ("engine.md", "broadcast", options(Engine.broadcast)),
     ("engine.md", "fork", options(Engine.fork)),
     ("engine.md", "RunInfo", [*RunInfo.__slots__, *WaitInfo.__slots__, *Why.__slots__]),
     ("store.md", "The verbs", members(Store)),

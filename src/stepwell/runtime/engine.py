@@ -682,7 +682,8 @@ class Engine:
         """Send an event to every run that waits for it now; returns how many runs received it.
 
         It answers the wait that is open, and no later one; of two broadcasts for one wait, one is
-        received. A parked run that waits for it takes it in when it is resumed.
+        received. A run whose wait ends in the same moment is counted, and drops the event. A parked
+        run that waits for it takes it in when it is resumed.
 
         Args:
             name: the name of the event's type.
