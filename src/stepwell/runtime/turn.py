@@ -35,7 +35,6 @@ from stepwell.kernel.journal import (
     AttemptExpired,
     ChildStarted,
     Entry,
-    Joined,
     Published,
     RunEnded,
     RunParked,
@@ -262,11 +261,17 @@ class ActiveRun:
         then = straight_on(self.definition, run, work, outcome, self.clock.now())
         if then is None:
             return False
+        timed = work.timer
         finish(run, work)
         kind = type(then)
         EVOLVE[kind](run, then)
-        if kind is not Joined or run.timers is not None or self._armed is not None:
+        if timed or kind is RunEnded:
             self.perform((then,))
+        elif type(then) is WorkAdded:
+            if then.deadline is not None:
+                self._arm()
+            if then.begun:
+                self._launch(run.work[then.id])
         return True
 
     def perform(self, entries: Iterable[Entry]) -> None:

@@ -467,7 +467,7 @@ class EventStep:
 
     def _stream(self, members: list[object]) -> Outcome:
         tags = self.member
-        if all(type(member) in tags for member in members):
+        if tags.keys() >= set(map(type, members)):
             return Emit(tuple([Message(tags[type(m)], m) for m in members]), stream=True)
         for member in members:
             if type(member) not in self.known and not isinstance(member, Event):
