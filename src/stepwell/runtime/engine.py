@@ -240,6 +240,13 @@ class Engine:
             validate()
         self._worker.know(owner.compiled(), owner)
 
+    def register_soon(self, workflow: Startable) -> None:
+        """`register`, from any thread, for an engine that may be running."""
+        if self._loop is None:
+            self.register(workflow)
+        else:
+            self._loop.call_soon_threadsafe(self.register, workflow)
+
     @property
     def workflows(self) -> dict[str, Program]:
         """The programs that this engine knows, by workflow name."""
@@ -602,6 +609,34 @@ class Engine:
                     found.append((info, f"its journal can't be read by this code: {error}"))
             if cursor is None:
                 return found
+
+    def now(self) -> float:
+        """The time of this engine's clock, in seconds since the epoch."""
+        return self._clock.now()
+
+    @property
+    def taken(self) -> int:
+        """How many times a run was taken up from the store so far."""
+        return self._worker.taken
+
+    async def next_due(self) -> float | None:
+        """When the next run of the known workflows is due, in seconds since the epoch."""
+        await self.start_up()
+        return await self._store.next_due(sorted(self._worker.programs), self._clock.now())
+
+    def look(self) -> None:
+        """Have the worker look for work at once."""
+        self._worker.wake()
+
+    async def whole(self, data: bytes) -> bytes:
+        """A journal row as the store gives it, with the payloads that are kept apart put back."""
+        return await self._worker.whole(data)
+
+    async def process_due(self) -> int:
+        """Take up every run that is due now, and return when those runs have come to rest; how
+        many there were. A worker does this by itself; tests and one-off jobs may ask for it."""
+        await self.start_up()
+        return await self._worker.process_due()
 
     # --- speaking --------------------------------------------------------------------------------
 

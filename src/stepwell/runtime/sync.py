@@ -20,7 +20,8 @@ T = TypeVar("T")
 class LoopThread:
     """An event loop in a thread, started on first use and stopped at exit."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "stepwell-sync") -> None:
+        self._name = name
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -31,14 +32,18 @@ class LoopThread:
             if self._thread is None or not self._thread.is_alive() or self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(
-                    target=self._loop.run_forever, name="stepwell-sync", daemon=True
+                    target=self._loop.run_forever, name=self._name, daemon=True
                 )
                 self._thread.start()
             return self._loop
 
+    def is_current(self) -> bool:
+        """Whether the caller is in the loop's own thread."""
+        return threading.current_thread() is self._thread
+
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine to its end in the loop. An interrupt here cancels it there."""
-        if threading.current_thread() is self._thread:
+        if self.is_current():
             work.close()
             raise RuntimeError("run_sync() can't be called from its own event loop; use await")
         future = asyncio.run_coroutine_threadsafe(work, self.loop())

@@ -51,6 +51,7 @@ from stepwell.runtime.local import make_context
 from stepwell.runtime.saved import restore
 from stepwell.runtime.telemetry import watchers_for
 from stepwell.runtime.turn import ActiveRun
+from stepwell.runtime.views import let_go_detail, was_let_go
 from stepwell.stores import base
 from stepwell.stores.base import Commit, MessageRow, NewMessage, Store, WorkerRow
 from stepwell.values import Clock, RunStatus, TimerHandle
@@ -106,9 +107,11 @@ class Worker:
         self.retention = retention
         self.claims = claims
         self.programs: dict[str, tuple[Program, object]] = {}
+        self._versions: dict[tuple[str, str], tuple[Program, object]] = {}
         self.runs: dict[str, RunLedger] = {}
         self.redirects: dict[str, str] = {}
         self.refusals: dict[str, StepwellError] = {}
+        self.taken = 0  # how many runs were claimed and taken up so far
         self.broadcast: Callable[[str, Mapping[str, Any]], Awaitable[int]] = _nobody
         self._news: dict[str, list[asyncio.Future[None]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -195,19 +198,51 @@ class Worker:
             logger.warning("run %s: its last commit was not finished", ledger.run_id)
             ledger.abandon()
         self._forget(ledger)
+        if active is not None and not (ledger.lost or ledger.released):
+            await self._sign_off(ledger, active)
+
+    async def _sign_off(self, ledger: RunLedger, active: ActiveRun) -> None:
+        """Say with the run's row that nobody died under what is running of it."""
+        if not any(work.phase == RUNNING or work.partial for work in active.run.work.values()):
+            return  # it is let go of with all others
+        try:
+            async with asyncio.timeout(5.0):
+                await self.store.commit(self._let_go(ledger, active))
+        except (StoreError, LeaseLost, TimeoutError) as error:
+            logger.warning("run %s was not let go of in an orderly way: %s", ledger.run_id, error)
+
+    def _let_go(self, ledger: RunLedger, active: ActiveRun) -> Commit:
+        """The commit that gives up the claim of a run that is in order."""
+        status = active.run.status
+        return Commit(
+            run=ledger.run_id,
+            fence=ledger.fence,
+            at=self.clock.now(),
+            status=status,
+            due=pending(active.run).due if status is RunStatus.WAITING else 0.0,
+            worker=self.id,
+            release=True,
+            detail=codec.dump_json(let_go_detail(active.run)),
+        )
 
     def know(self, program: Program, owner: object) -> None:
         """Runs of this program may be claimed from now on. Raises `InvalidArgument` when the name
-        is that of another workflow, or of the same one with other options."""
-        name = program.definition.name
-        if name not in self.programs:
-            self.programs[name] = (program, owner)
+        is that of another workflow, or of the same one with other options; several versions of
+        one are fine, each goes on with its own runs."""
+        name, version = program.definition.name, program.definition.version
+        known = self._versions.get((name, version))
+        if known is None:
+            self._versions[name, version] = self.programs[name] = (program, owner)
             self._wake.set()
-        elif differs := difference(program, owner, *self.programs[name]):
+        elif differs := difference(program, owner, *known):
             raise InvalidArgument(
                 f"this engine has another workflow under the name {name!r}: {differs}",
                 hint="Give one of them a workflow_name of its own, or an engine of its own.",
             )
+
+    def program_of(self, row: base.RunRow) -> tuple[Program, object]:
+        """The program that the run goes on with: that of its version, or else the newest."""
+        return self._versions.get((row.workflow, row.version)) or self.programs[row.workflow]
 
     # --- looking for work ------------------------------------------------------------------------
 
@@ -445,6 +480,23 @@ class Worker:
         self._alarm = self._alarm_at = None
         self._wake.set()
 
+    async def process_due(self) -> int:
+        """Take up what is due, wait until it has come to rest, and see what is due then."""
+        before = self.taken
+        while True:
+            now = self.clock.now()
+            names = list(self._offered())
+            due = await self.store.next_due(names, now) if names else None
+            busy = [
+                ledger
+                for ledger in self.runs.values()
+                if not ledger.idle or (ledger.active and ledger.active.attempts)
+            ]
+            if not busy and (due is None or due > now):
+                return self.taken - before
+            self._wake.set()
+            await asyncio.sleep(0.001)
+
     def wake(self) -> None:
         """There may be work."""
         self._wake.set()
@@ -478,7 +530,8 @@ class Worker:
         """Fold a claimed run and let it go on, after `first` if that is given; park it when it
         can't go on."""
         row = loaded.row
-        program, owner = self.programs[row.workflow]
+        program, owner = self.program_of(row)
+        self.taken += 1
         try:
             run, state = await self.fold(loaded, program)
             misfit = misfit_of(run, program)
@@ -498,13 +551,14 @@ class Worker:
         )
         if run.by_tag:
             ledger.listed = None  # a copy, or what an earlier release wrote, may not be listed yet
+        ledger.let_go = was_let_go(row)
         active = self.adopt(program, owner, run, ledger, state)
         now = self.clock.now()
         try:
             if first is not None:
                 active.feed(first)
             elif run.begun:
-                active.feed(Loaded(now, self.id))
+                active.feed(Loaded(now, self.id, died=not ledger.let_go))
             for message in loaded.messages:
                 self._take(ledger, message)
             if run.begun:
@@ -555,7 +609,7 @@ class Worker:
         """The run can't go on without a person; what it has is left as it is."""
         logger.error("run %s of %s is parked: %s", row.id, row.workflow, reason)
         now = self.clock.now()
-        program = self.programs[row.workflow][0]
+        program, _ = self.program_of(row)
         data = codec.encode([RunParked(reason, now)], program.types, now)
         commit = Commit(
             run=row.id,
@@ -744,16 +798,7 @@ class Worker:
         ledger.lost = True  # nothing that its bodies do while they stop counts any more
         self._forget(ledger)
         await _stop_bodies(active)
-        commit = Commit(
-            run=ledger.run_id,
-            fence=ledger.fence,
-            at=self.clock.now(),
-            status=RunStatus.WAITING,
-            due=pending(active.run).due,
-            worker=self.id,
-            release=True,
-        )
-        self._owed.append(commit)
+        self._owed.append(self._let_go(ledger, active))
         await self._settle()
 
     async def _settle(self) -> None:

@@ -2,6 +2,7 @@
 
     WorkflowTestRunner     run a workflow in memory, collect what it showed
     run_virtual            run code in virtual time: days pass in milliseconds
+    SynchronousExecutor    state machines within the calls, in virtual time
     VirtualClock           the clock behind it; `clock.engine()` makes durable engines
     crash_points           kill a workflow at each of its store writes, and compare
     History                assertions on what a run did
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from stepwell.testing.clock import DEFAULT_START, NothingLeft, VirtualClock, run_virtual
     from stepwell.testing.crash import CrashReport, Life, Repeated, crash_points
     from stepwell.testing.engines import Bodies, HookedEngine, Hooks
+    from stepwell.testing.executor import SynchronousExecutor
     from stepwell.testing.history import History, StepHistory, assert_history
     from stepwell.testing.runner import WorkflowTestResult, WorkflowTestRunner
     from stepwell.testing.stores import Dying, Failing, Hook, hooked
@@ -35,6 +37,7 @@ __all__ = [
     "NothingLeft",
     "Repeated",
     "StepHistory",
+    "SynchronousExecutor",
     "VirtualClock",
     "WorkflowTestResult",
     "WorkflowTestRunner",
@@ -59,6 +62,7 @@ _MODULE_OF = {
     "Life": "stepwell.testing.crash",
     "NothingLeft": "stepwell.testing.clock",
     "Repeated": "stepwell.testing.crash",
+    "SynchronousExecutor": "stepwell.testing.executor",
     "StepHistory": "stepwell.testing.history",
     "VirtualClock": "stepwell.testing.clock",
     "WorkflowTestResult": "stepwell.testing.runner",

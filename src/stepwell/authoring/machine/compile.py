@@ -72,10 +72,9 @@ def compile_machine(machine: Machine) -> Program:
     }
     steps.append(StepDef(END))
     handlers[END] = EndStep(machine)
-    if machine.trigger is not None or machine.schedule is not None:
-        steps += (StepDef(PLAN, emits=(FIRE,)), StepDef(FIRE, emits=(machine.start,)))
-        handlers[PLAN] = PlanStep(machine)
-        handlers[FIRE] = FireStep(machine)
+    steps += (StepDef(PLAN, emits=(FIRE,)), StepDef(FIRE, emits=(machine.start,)))
+    handlers[PLAN] = PlanStep(machine)
+    handlers[FIRE] = FireStep(machine)
     if machine.on_fail is not None:
         steps.append(StepDef(ON_FAIL, title=machine.on_fail.name))
         handlers[ON_FAIL] = FailStep(machine, machine.on_fail)

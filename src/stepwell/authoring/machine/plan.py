@@ -64,11 +64,12 @@ class PlanStep(HiddenStep):
             plan.update(cast("Mapping[str, Any]", given.get("plan") or {}))
             attempt.put({**changes, "plan": plan})
         now = attempt.now()
+        held = Message(GO, {"from": self.machine.start})
         if plan.get("paused"):
-            return WaitFor(MOVED, Message(GO, None), PLAN)
+            return WaitFor(MOVED, held, PLAN)
         at = float(plan["at"])
         if now < at:
-            return WaitFor(MOVED, Message(GO, None), PLAN, None, at - now, PLAN)
+            return WaitFor(MOVED, held, PLAN, None, at - now, PLAN)
         schedule = self.machine.schedule
         if plan.get("fire") and schedule is not None:
             fires, following = due_now(schedule, at, now)

@@ -1,0 +1,576 @@
+"""`WorkflowEngine`: an engine for plain code. Every call has an async twin; both are thin doors.
+
+The engine proper runs in an event loop of its own, in a background thread (or wherever its executor
+says), and is started on first use. Calls from plain code wait for it; the twins (`astart`, ...) can
+be awaited in any event loop. It knows every class that `@workflow` has decorated in this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeVar, cast
+
+from pydantic import BaseModel
+
+from stepwell.authoring.machine.body import MOVED, start_message
+from stepwell.authoring.machine.context import merged, plain, undeclared
+from stepwell.authoring.machine.decorators import step, workflow
+from stepwell.authoring.machine.define import (
+    Machine,
+    find_machine,
+    machine_of,
+    machines,
+    on_definition,
+)
+from stepwell.authoring.machine.events import WorkflowEvent
+from stepwell.authoring.machine.returns import EVENT, check_name, complete
+from stepwell.authoring.machine.status import WorkflowStatus
+from stepwell.errors import RunNotFound, WorkflowNotRegistered
+from stepwell.runtime.attempt import current
+from stepwell.runtime.clock import new_run_id
+from stepwell.runtime.engine import Engine
+from stepwell.runtime.machine.executors import BackgroundExecutor, Executor
+from stepwell.runtime.machine.queries import RunSet
+from stepwell.runtime.machine.runs import WorkflowRun, folded
+from stepwell.stores.base import RunRow, Store
+from stepwell.values import RunStatus, utc
+
+logger = logging.getLogger("stepwell")
+
+T = TypeVar("T")
+
+_LIVE = tuple(status for status in RunStatus if not status.terminal)
+
+
+class WorkflowEngine:
+    """Starts, signals and finds runs of state machines, from plain code and from async code.
+
+    Args:
+        store: where runs are kept: a URL or a `Store`, as of `stepwell.Engine`. None takes the
+            environment variable STEPWELL_STORE, or else `sqlite:///stepwell.db`.
+        **settings: of `stepwell.Engine`, such as `lease`, `poll`, `retention`.
+
+    It is started by the first call that needs it, and stopped by `stop()`, or when Python exits.
+
+    Example:
+        >>> from pydantic import BaseModel
+        >>> from stepwell.machine import WorkflowEngine, complete, get_context, step, workflow
+        >>> @workflow("doc-greeting")
+        ... class Greeting:
+        ...     class Context(BaseModel):
+        ...         name: str
+        ...     @step(start=True)
+        ...     def greet(self):
+        ...         return complete(text=f"Hello {get_context().name}")
+        >>> engine = WorkflowEngine("memory://")
+        >>> run = engine.start("doc-greeting", name="Ada")
+        >>> engine.result(run.id)
+        {'text': 'Hello Ada'}
+        >>> engine.stop()
+    """
+
+    def __init__(self, store: str | Store | None = None, **settings: Any) -> None:
+        self._store = store
+        self._settings = settings
+        self._executor: Executor = BackgroundExecutor()
+        self._core: Engine | None = None
+        self._lock = threading.Lock()
+
+    # --- its life --------------------------------------------------------------------------------
+
+    def configure(self, store: str | Store | None = None, **settings: Any) -> None:
+        """Say where runs are kept, before the first use; the arguments are those of the class.
+
+        Raises:
+            RuntimeError: the engine has been started already.
+        """
+        if self._core is not None:
+            raise RuntimeError("the engine runs already; call configure() before its first use")
+        self._store, self._settings = store, settings
+
+    def set_executor(self, executor: Executor | None) -> None:
+        """Run in another place from now on: `SynchronousExecutor()` of `stepwell.testing` runs all
+        within the calls, in virtual time and in memory. None goes back to the background thread.
+        An engine that runs is stopped first."""
+        self.stop()
+        self._executor = BackgroundExecutor() if executor is None else executor
+
+    def stop(self) -> None:
+        """Stop the engine and its thread; what was under way goes on at the next start."""
+        with self._lock:
+            core, self._core = self._core, None
+        if core is not None:
+            self._executor.call(core.stop())
+            self._executor.stop()
+
+    def _make(self) -> Engine:
+        """The engine, registered with what is defined; called in its loop."""
+        with self._lock:
+            core = self._core
+            if core is None:
+                store = self._store
+                if store is None:
+                    store = os.environ.get("STEPWELL_STORE") or None
+                core = self._core = self._executor.make_engine(store, **self._settings)
+                for machine in machines():
+                    core.register(machine)
+                on_definition(self._defined)
+            return core
+
+    def _defined(self, machine: Machine) -> None:
+        """A class was decorated after the engine had started."""
+        core = self._core
+        if core is not None:
+            core.register_soon(machine)
+
+    async def _ready(self) -> Engine:
+        core = self._make()
+        await core.start_up()
+        return core
+
+    def call(self, work: Callable[[Engine], Coroutine[Any, Any, T]]) -> T:
+        """Do something with the engine, in its loop, from plain code."""
+        return self._executor.call(self._with_core(work))
+
+    async def acall(self, work: Callable[[Engine], Coroutine[Any, Any, T]]) -> T:
+        """Do something with the engine, in its loop, from async code."""
+        return await self._executor.acall(self._with_core(work))
+
+    async def _with_core(self, work: Callable[[Engine], Coroutine[Any, Any, T]]) -> T:
+        return await work(await self._ready())
+
+    # --- starting --------------------------------------------------------------------------------
+
+    def start(
+        self,
+        workflow: str | type,
+        context: BaseModel | None = None,
+        /,
+        *,
+        key: str | None = None,
+        correlation: str | None = None,
+        **fields: Any,
+    ) -> WorkflowRun:
+        """Start a run; it is kept when this returns.
+
+        Args:
+            workflow: a decorated class, or the name of one (the version defined last).
+            context: the run's Context, instead of `fields`.
+            key: idempotency key: a second start of this workflow with it gives the first's run.
+            correlation: a word of yours by which signals find the run.
+            **fields: for `create_context`.
+
+        Returns:
+            The run as it was created; `refresh()` shows how it is now.
+
+        Raises:
+            WorkflowNotRegistered: "Workflow X not found".
+            ValueError, TypeError: the Context can't be made of `fields`.
+            StoreError: the store refused.
+        """
+        return self.call(
+            lambda core: self._start(core, workflow, context, key, correlation, fields)
+        )
+
+    async def astart(
+        self,
+        workflow: str | type,
+        context: BaseModel | None = None,
+        /,
+        *,
+        key: str | None = None,
+        correlation: str | None = None,
+        **fields: Any,
+    ) -> WorkflowRun:
+        """`start` for async code."""
+        return await self.acall(
+            lambda core: self._start(core, workflow, context, key, correlation, fields)
+        )
+
+    async def _start(
+        self,
+        core: Engine,
+        workflow: str | type,
+        context: BaseModel | None,
+        key: str | None,
+        correlation: str | None,
+        fields: Mapping[str, Any],
+    ) -> WorkflowRun:
+        if isinstance(workflow, str):
+            machine = find_machine(workflow)
+        else:
+            machine = machine_of(workflow)
+        if context is None:
+            context = machine.new_context(**fields)
+        elif fields:
+            raise TypeError("start() takes a Context, or the fields of one, not both")
+        message = start_message(machine, context)
+        return await self._begin(core, machine, message, key, correlation)
+
+    async def _begin(
+        self, core: Engine, machine: Machine, message: Any, key: str | None, correlation: str | None
+    ) -> WorkflowRun:
+        id = new_run_id()
+        now = core.now()
+        handler = core.begin(
+            machine, machine.compiled(), [message], run_id=id, key=key, correlation=correlation
+        )
+        await handler.started()
+        if handler.run_id != id:
+            return await self.runs.aget(id=handler.run_id)
+        payload = cast("Mapping[str, Any]", message.payload)
+        event = cast("Mapping[str, Any]", payload.get("event") or {})
+        plan = cast("Mapping[str, Any]", payload.get("plan") or {})
+        at = utc(now)
+        return WorkflowRun(
+            self,
+            {
+                "id": id,
+                "name": machine.name,
+                "version": machine.version,
+                "status": WorkflowStatus.WAITING if plan else WorkflowStatus.RUNNING,
+                "current_step": machine.start,
+                "data": dict(cast("Mapping[str, Any]", payload.get("context") or {})),
+                "error": None,
+                "result": None,
+                "waiting_signal": None,
+                "on_timeout_step": None,
+                "wake_at": utc(float(plan["at"])) if plan else None,
+                "retry_count": 0,
+                "progress": 0.0,
+                "triggered_by_event_id": event.get("id"),
+                "parent_run_id": None,
+                "correlation": correlation,
+                "key": key,
+                "created_at": at,
+                "updated_at": at,
+                "completed_at": None,
+            },
+        )
+
+    # --- looking ---------------------------------------------------------------------------------
+
+    @property
+    def runs(self) -> RunSet:
+        """All runs: `engine.runs.filter(...)`, `engine.runs.get(id=...)`."""
+        return RunSet(self)
+
+    def result(self, run_id: str, timeout: float | None = None) -> dict[str, Any]:
+        """Wait for a run's end; what it gave to `complete(...)`.
+
+        Args:
+            run_id: the run.
+            timeout: seconds; None waits as long as it takes.
+
+        Raises:
+            RunNotFound: there is no such run.
+            TimeoutError: it has not ended by then; it goes on.
+            Exception: whatever the run failed with; `WorkflowCancelledByUser`.
+        """
+        return self.call(lambda core: self._result(core, run_id, timeout))
+
+    async def aresult(self, run_id: str, timeout: float | None = None) -> dict[str, Any]:
+        """`result` for async code."""
+        return await self.acall(lambda core: self._result(core, run_id, timeout))
+
+    async def _result(self, core: Engine, run_id: str, timeout: float | None) -> dict[str, Any]:
+        async with asyncio.timeout(timeout):
+            return cast("dict[str, Any]", await core.result(run_id))
+
+    # --- speaking --------------------------------------------------------------------------------
+
+    def signal(
+        self,
+        name: str,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        run_id: str | None = None,
+        correlation: str | None = None,
+    ) -> int:
+        """Send a signal; it is kept when this returns.
+
+        Args:
+            name: the signal's name.
+            payload: merged into the Context of the runs that receive it.
+            run_id: to this run: it is kept until the run waits for it, and consumed once.
+            correlation: to every live run that was started with this correlation, likewise.
+                With neither, to every run that waits for this signal now (a broadcast).
+
+        Returns:
+            How many runs received it.
+
+        Raises:
+            RunNotFound: there is no run with this id.
+            ValueError: the payload does not fit the Context of a run that would receive it; then
+                no run has received it.
+            UnserializableValue: the payload can't be kept.
+        """
+        return self.call(lambda core: self._signal(core, name, payload, run_id, correlation))
+
+    async def asignal(
+        self,
+        name: str,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        run_id: str | None = None,
+        correlation: str | None = None,
+    ) -> int:
+        """`signal` for async code."""
+        return await self.acall(lambda core: self._signal(core, name, payload, run_id, correlation))
+
+    async def _signal(
+        self,
+        core: Engine,
+        name: str,
+        payload: Mapping[str, Any] | None,
+        run_id: str | None,
+        correlation: str | None,
+    ) -> int:
+        check_name(name, "signal", "signal()")
+        if run_id is not None and correlation is not None:
+            raise ValueError("signal() takes run_id or correlation, not both")
+        given = cast("dict[str, Any]", plain(payload or {}, f"the payload of {name!r}"))
+        if run_id is None and correlation is None:
+            await self._check(core, await self._ids(core, waiting=name), name, given)
+            return await core.broadcast(name, given)
+        if run_id is not None:
+            if await core.store.get(run_id) is None:
+                raise RunNotFound(run_id)
+            ids = [run_id]
+        else:
+            ids = await self._ids(core, correlation=correlation)
+        await self._check(core, ids, name, given)
+        return sum([await core.signal(id, name, given) for id in ids])
+
+    async def _ids(self, core: Engine, **where: Any) -> list[str]:
+        found: list[str] = []
+        cursor = None
+        while True:
+            infos, cursor = await core.list(status=_LIVE, limit=1000, after=cursor, **where)
+            found += [info.id for info in infos]
+            if cursor is None:
+                return found
+
+    async def _check(
+        self, core: Engine, ids: list[str], name: str, payload: Mapping[str, Any]
+    ) -> None:
+        """Raise ValueError when the payload does not fit the Context of one of these runs."""
+        if not payload:
+            return
+        for start in range(0, len(ids), 200):
+            for loaded in await core.store.load_many(ids[start : start + 200]):
+                row = loaded.row
+                try:
+                    kind = find_machine(row.workflow, row.version or None).context
+                except WorkflowNotRegistered:
+                    continue  # its workers check it when they take it in
+                dropped = undeclared(kind, payload)
+                if dropped:
+                    logger.warning(
+                        "signal %r to run %s: its Context declares no %s; dropped",
+                        name,
+                        row.id,
+                        ", ".join(dropped),
+                    )
+                _, state = await folded(core, loaded)
+                context = cast("Mapping[str, Any]", state.get("context") or {})
+                merged(kind, context, payload, f"signal {name!r} does not fit run {row.id}")
+
+    def cancel(self, run_id: str, reason: str = "") -> bool:
+        """Cancel a run and its subflows; False when it has ended already. What its finished steps
+        committed stays. Raises `RunNotFound`."""
+        return self.call(lambda core: core.cancel(run_id, reason))
+
+    async def acancel(self, run_id: str, reason: str = "") -> bool:
+        """`cancel` for async code."""
+        return await self.acall(lambda core: core.cancel(run_id, reason))
+
+    # --- events ----------------------------------------------------------------------------------
+
+    def emit(
+        self,
+        event_name: str,
+        entity: Any = None,
+        at: datetime | None = None,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        event_id: str | None = None,
+    ) -> WorkflowEvent:
+        """Tell of an event that has happened, or will: it starts event workflows and wakes runs
+        that wait for it.
+
+        Told again with the same `event_id`, it has moved: runs that were planned for it and have
+        not begun move along, with a new Context; those that have begun go on as they are.
+
+        Args:
+            event_name: what kind of event.
+            entity: what it happens to; event workflows find it as `event.entity`. It is not kept.
+            at: when; an aware datetime. None: now.
+            payload: more about it, as JSON values.
+            event_id: which event it is; made when None.
+
+        Returns:
+            The event.
+
+        Raises:
+            ValueError: `at` has no timezone, or a Context can't be made; nothing was started then.
+            UnserializableValue: the payload can't be kept.
+        """
+        return self.call(lambda core: self._emit(core, event_name, entity, at, payload, event_id))
+
+    async def aemit(
+        self,
+        event_name: str,
+        entity: Any = None,
+        at: datetime | None = None,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        event_id: str | None = None,
+    ) -> WorkflowEvent:
+        """`emit` for async code."""
+        return await self.acall(
+            lambda core: self._emit(core, event_name, entity, at, payload, event_id)
+        )
+
+    async def _emit(
+        self,
+        core: Engine,
+        name: str,
+        entity: Any,
+        at: datetime | None,
+        payload: Mapping[str, Any] | None,
+        event_id: str | None,
+    ) -> WorkflowEvent:
+        check_name(name, "event", "emit()")
+        if at is not None and at.tzinfo is None:
+            raise ValueError(f"emit(at=...) takes an aware datetime, with a timezone; got {at}")
+        now = core.now()
+        when = utc(now) if at is None else at.astimezone(UTC)
+        given = plain(payload or {}, f"the payload of event {name!r}")
+        event = WorkflowEvent(event_id or new_run_id(), name, when, entity, given)
+        # All Contexts first: one that can't be made leaves nothing half-done.
+        plans = [self._plan(m, event) for m in machines() if m.trigger and m.trigger.event == name]
+        for machine, context in plans:
+            await self._follow(core, machine, event, context, now)
+        fields = cast("dict[str, Any]", plain(event.fields(), f"event {name!r}"))
+        if when.timestamp() <= now and event_id is None:
+            await core.broadcast(EVENT + name, fields)
+        else:
+            await self._occur(core, event, fields, now)
+        return event
+
+    def _plan(self, machine: Machine, event: WorkflowEvent) -> tuple[Machine, BaseModel | None]:
+        """The Context of the run that the event starts; None when it is to start none."""
+        wanted = getattr(machine.cls, "should_run_for_event", None)
+        if callable(wanted) and not _on_class(machine.cls, wanted, event):
+            return machine, None
+        return machine, machine.new_context(event)
+
+    async def _follow(
+        self,
+        core: Engine,
+        machine: Machine,
+        event: WorkflowEvent,
+        context: BaseModel | None,
+        now: float,
+    ) -> None:
+        """Start, plan or move the run of one event workflow."""
+        trigger = machine.trigger
+        assert trigger is not None  # noqa: S101 - chosen for it
+        key = f"event:{event.id}:{trigger.offset:g}"
+        begins = event.at.timestamp() + trigger.offset
+        there = await core.store.find(machine.name, key)
+        if context is None:
+            if there is not None and await self._is_planned(core, there):
+                await core.cancel(there, f"event {event.name} does not want it any more")
+            return
+        plan = None if begins <= now and there is None else {"at": begins}
+        message = start_message(machine, context, event=event.to_json(), plan=plan)
+        if there is None:
+            await self._begin(core, machine, message, key, None)
+        elif await self._is_planned(core, there):
+            await core.signal(there, MOVED, cast("Mapping[str, Any]", message.payload))
+
+    async def _is_planned(self, core: Engine, run_id: str) -> bool:
+        """Whether the run waits for its time to begin."""
+        row = cast(RunRow, await core.store.get(run_id))
+        if row.status.terminal:
+            return False
+        return row.status is RunStatus.QUEUED or any(
+            wait.event == MOVED for wait in await core.waits(run_id)
+        )
+
+    async def _occur(
+        self, core: Engine, event: WorkflowEvent, fields: Mapping[str, Any], now: float
+    ) -> None:
+        """Wake the runs that wait for the event once it happens."""
+        machine = machine_of(Occurrence)
+        key = f"occurrence:{event.name}:{event.id}"
+        context = Occurrence.Context(tag=EVENT + event.name, fields=dict(fields))
+        plan = {"at": event.at.timestamp()}
+        message = start_message(machine, context, event=event.to_json(), plan=plan)
+        there = await core.store.find(machine.name, key)
+        if there is None:
+            await self._begin(core, machine, message, key, None)
+        elif await self._is_planned(core, there):
+            await core.signal(there, MOVED, cast("Mapping[str, Any]", message.payload))
+
+    # --- time ------------------------------------------------------------------------------------
+
+    def process_scheduled(self, now: datetime | None = None) -> int:
+        """Do all that is due, in the order of due times, and return when it is done.
+
+        The engine does this by itself; tests with a `SynchronousExecutor` say when time passes.
+
+        Args:
+            now: with a `SynchronousExecutor`, the time that it becomes (an aware datetime); None:
+                the system's time, if that is later. The background thread has the system's time.
+
+        Returns:
+            How many times a run was taken up.
+
+        Raises:
+            ValueError: `now` has no timezone.
+        """
+        return self.call(lambda core: self._process(core, now))
+
+    async def aprocess_scheduled(self, now: datetime | None = None) -> int:
+        """`process_scheduled` for async code."""
+        return await self.acall(lambda core: self._process(core, now))
+
+    async def _process(self, core: Engine, now: datetime | None) -> int:
+        if now is not None and now.tzinfo is None:
+            raise ValueError(f"process_scheduled() takes an aware datetime; got {now}")
+        return await self._executor.process(core, None if now is None else now.timestamp())
+
+
+def _on_class(cls: type, method: Callable[..., object], event: WorkflowEvent) -> bool:
+    """Call `should_run_for_event`, which may be a class method, a static one or neither."""
+    raw = cls.__dict__.get("should_run_for_event", method)
+    if isinstance(raw, classmethod | staticmethod):
+        return bool(method(event))
+    return bool(method(cls(), event))
+
+
+@workflow("stepwell.event")
+class Occurrence:
+    """An event that is yet to happen: waits for its time, and then wakes who waits for it."""
+
+    class Context(BaseModel):
+        """What is going to be told."""
+
+        tag: str
+        fields: dict[str, Any] = {}
+
+    context: Context
+
+    @step(start=True)
+    async def tell(self) -> object:
+        """Tell every run that waits."""
+        told = await current.get().broadcast(self.context.tag, self.context.fields)
+        return complete(told=told)
