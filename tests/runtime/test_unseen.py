@@ -67,7 +67,7 @@ async def test_members_before_the_one_that_ends_the_run_are_never_started(record
     assert not started
 
 
-async def test_a_step_that_is_done_in_time_leaves_no_timer_behind() -> None:
+async def test_the_timer_follows_the_time_limits_of_the_steps() -> None:
     loop = asyncio.get_running_loop()
 
     def armed() -> int:
@@ -80,10 +80,15 @@ async def test_a_step_that_is_done_in_time_leaves_no_timer_behind() -> None:
             return A()
 
         @step
-        async def rest(self, ev: A) -> StopEvent:
-            return StopEvent(result=armed())
+        async def free(self, ev: A) -> B:
+            return B(n=armed())
+
+        @step(timeout=60.0)
+        async def end(self, ev: B) -> StopEvent:
+            return StopEvent(result=(ev.n, armed()))
 
     before = armed()
     handler = Timed(timeout=None).run()
     assert armed() == before + 1
-    assert await handler == before
+    assert await handler == (before, before + 1)
+    assert armed() == before
