@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from tests.kernel.chaos import TAGS, Chaos, Command, commands, definitions
 from tests.kernel.playing import START, check, same
 
-from stepwell.kernel.decide import _attempted, _plain, _route, advance, decide, straight_on
+from stepwell.kernel.attempts import attempt_ended, straight_on
+from stepwell.kernel.decide import advance, decide
 from stepwell.kernel.definition import Definition
 from stepwell.kernel.inputs import Attempted, Start
 from stepwell.kernel.journal import Entry, WaitEnded, WaitOpened, WorkAdded, WorkBegun, WorkDone
 from stepwell.kernel.outcomes import Emit, Message
+from stepwell.kernel.routing import plain_way, route_message
 from stepwell.kernel.run import RUNNING, Run, evolve, finish, next_due, pending
 
 thorough = settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
@@ -89,13 +91,13 @@ def test_the_short_way_of_a_message_is_its_way(
         return
     m = Message(tag, {"n": 1}, to, kinds)
     for stream in (0, *(run.streams or ())):
-        short = _plain(definition, run, m, 1.0, stream, 3, {"s1": 1})
+        short = plain_way(definition, run, m, 1.0, stream, 3, {"s1": 1})
         if short is None:
             continue
         one, other = copy.deepcopy(run), copy.deepcopy(run)
         evolve(one, copy.deepcopy(short))
         entries: list[Entry] = []
-        for entry in _route(definition, other, m, 1.0, stream, 3, {"s1": 1}):
+        for entry in route_message(definition, other, m, 1.0, stream, 3, {"s1": 1}):
             evolve(other, entry)
             entries.append(entry)
         assert entries == [short]
@@ -138,7 +140,7 @@ def test_the_short_end_of_an_attempt_is_its_end(
         finish(one, one.work[id])
         evolve(one, copy.deepcopy(short))
         entries: list[Entry] = []
-        for entry in _attempted(definition, other, input):
+        for entry in attempt_ended(definition, other, input):
             evolve(other, entry)
             entries.append(entry)
         assert entries == [WorkDone(id), short]
