@@ -22,12 +22,13 @@ from stepwell.authoring.machine.define import (
     StepInfo,
     StepOptions,
     Trigger,
+    duration_of,
     file,
     machine_of,
 )
 from stepwell.authoring.machine.scan import Reach, scan
 from stepwell.errors import WorkflowConfigurationError
-from stepwell.policy import SeedlessRetryPolicy, seconds_of
+from stepwell.policy import SeedlessRetryPolicy
 
 C = TypeVar("C", bound=type)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -76,7 +77,7 @@ def step(
     """
     if retry is not None and not callable(getattr(retry, "next", None)):
         raise TypeError(f"retry takes a Retry(...), not {retry!r:.80}")
-    seconds = None if timeout is None else seconds_of(timeout)
+    seconds = None if timeout is None else duration_of(timeout, "timeout")
     if seconds is not None and seconds <= 0:
         raise ValueError(f"timeout must be above 0, got {timeout!r}")
     options = StepOptions(retry, start, seconds, title or "", visible)
@@ -146,7 +147,10 @@ def workflow(
     planned = None
     if schedule is not None:
         planned = Schedule(
-            schedule, timezone, misfire, None if max_age is None else seconds_of(max_age)
+            schedule,
+            timezone,
+            misfire,
+            None if max_age is None else duration_of(max_age, "max_age"),
         )
 
     def decorate(cls: C) -> C:
@@ -186,7 +190,7 @@ def event_workflow(
         raise TypeError('@event_workflow takes the name of the event: @event_workflow("paid")')
     if offset is not None and offset_minutes:
         raise ValueError("give offset or offset_minutes, not both")
-    seconds = offset_minutes * 60.0 if offset is None else seconds_of(offset)
+    seconds = offset_minutes * 60.0 if offset is None else duration_of(offset, "offset")
 
     def decorate(cls: C) -> C:
         trigger = Trigger(event_name, float(seconds))
@@ -210,6 +214,11 @@ def _define(
 ) -> None:
     if not inspect.isclass(cls):
         raise TypeError(f"@workflow goes on a class, not on {cls!r:.80}")
+    if "__stepwell__" in cls.__dict__:
+        raise WorkflowConfigurationError(
+            f"{cls.__name__} is the workflow {machine_of(cls).name!r} already; a class is one "
+            "workflow, make a subclass for another"
+        )
     if default_retry is not None and not callable(getattr(default_retry, "next", None)):
         raise TypeError(f"default_retry takes a Retry(...), not {default_retry!r:.80}")
     context = _context_of(cls, trigger)
@@ -322,6 +331,11 @@ def _check_targets(cls: type, steps: Mapping[str, StepInfo], reach: Mapping[str,
     targeted: dict[str, str] = {}
     for name, found in reach.items():
         for target in found.targets:
+            if target not in steps and callable(getattr(cls, target, None)):
+                raise WorkflowConfigurationError(
+                    f"Workflow {cls.__name__}: {target}, which {name} goes to, is not marked with "
+                    "@step"
+                )
             if target not in steps:
                 raise WorkflowConfigurationError(
                     f"Workflow {cls.__name__}: step {name} names the step {target!r}, which the "

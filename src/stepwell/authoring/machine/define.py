@@ -25,6 +25,16 @@ from stepwell.policy import SeedlessRetryPolicy, seconds_of
 from stepwell.values import Json
 
 
+def duration_of(value: object, what: str) -> float:
+    """A duration as seconds. Raises TypeError or ValueError, naming the argument."""
+    try:
+        return seconds_of(value)
+    except TypeError:
+        raise TypeError(f"{what} takes a timedelta, or seconds, not {value!r:.80}") from None
+    except ValueError:
+        raise ValueError(f"{what} must not be NaN") from None
+
+
 @dataclass(frozen=True, slots=True)
 class Retry:
     """How often, and after how long, a step that raised is tried again.
@@ -56,9 +66,15 @@ class Retry:
     retry_on: type[BaseException] | tuple[type[BaseException], ...] = Exception
 
     def __post_init__(self) -> None:
+        if not isinstance(cast(object, self.max_attempts), int):
+            raise TypeError(f"max_attempts takes a whole number, not {self.max_attempts!r:.80}")
         if isinstance(cast(object, self.max_attempts), bool) or self.max_attempts < 1:
             raise ValueError(f"max_attempts must be 1 or more, got {self.max_attempts!r}")
-        if seconds_of(self.base_delay) < 0 or seconds_of(self.max_delay) < 0:
+        base, most = (
+            duration_of(self.base_delay, "base_delay"),
+            duration_of(self.max_delay, "max_delay"),
+        )
+        if base < 0 or most < 0:
             raise ValueError("base_delay and max_delay must not be negative")
         if self.backoff_factor < 1:
             raise ValueError(f"backoff_factor must be 1 or more, got {self.backoff_factor!r}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from stepwell.policy import seconds_of
 
@@ -255,6 +255,8 @@ def _wait(
     check_name(name, kind, what)
     if on_timeout is not None and timeout is None:
         raise ValueError(f"{what} has on_timeout but no timeout: say after how long")
+    if where is not None and not isinstance(cast(object, where), Mapping):
+        raise TypeError(f"where= takes a mapping of fields to values, not {where!r:.80}")
     return Wait(
         kind,
         name,
