@@ -164,7 +164,7 @@ def _resume(d: Definition, run: Run, i: ResumeAsked) -> Entries:
 def _loaded(d: Definition, run: Run, i: Loaded) -> Entries:
     if run.parked is not None or not run.begun:
         return
-    yield RunResumed(i.at, i.worker, _moved_deadline(run, i.at))
+    yield RunResumed(i.at, i.worker, _moved_deadline(run, i.at), i.died)
     yield from _go_on(d, run, i.at)
 
 

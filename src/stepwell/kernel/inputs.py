@@ -174,10 +174,11 @@ class ResumeAsked:
 @dataclass(slots=True)
 class Loaded:
     """A worker has taken the run up again after a crash, a release or a resume: attempts that were
-    running have to be started anew."""
+    running have to be started anew. `died`: who had it did not let go of it on purpose."""
 
     at: float
     worker: str
+    died: bool = True
 
 
 Input: TypeAlias = (

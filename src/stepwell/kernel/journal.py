@@ -279,11 +279,13 @@ class RunParked:
 
 @dataclass(slots=True)
 class RunResumed:
-    """A worker took the run up again; the run's clock goes on, to `deadline`."""
+    """A worker took the run up again; the run's clock goes on, to `deadline`. `died`: the one
+    before did not let go of it on purpose, so it may have died of what was running."""
 
     at: float
     worker: str = ""
     deadline: float | None = None
+    died: bool = True
 
 
 Entry: TypeAlias = (

@@ -752,7 +752,7 @@ def _run_resumed(run: Run, e: RunResumed) -> None:
     run.parked = None
     for work in run.work.values():
         if work.phase == RUNNING or work.partial:
-            work.restarts = 0 if by_person else work.restarts + 1
+            work.restarts = 0 if by_person else work.restarts + e.died
     if run.timer:
         run.timer = 0
         _drop_timer(run)

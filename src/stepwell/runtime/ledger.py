@@ -80,6 +80,7 @@ class RunLedger:
         self.create = create
         self.snapshot_seq = snapshot_seq
         self.read_up_to = 0
+        self.let_go = False  # the run's row says that its worker let go of it
         self.lost = False
         self.ended = False  # the run's end is committed
         self.busy_since: float | None = None
@@ -236,6 +237,7 @@ class RunLedger:
                 self.seq += len(commit.rows)
                 self.create = None
                 self.ended = commit.status.terminal
+                self.let_go = False
                 self.released = commit.release
                 return True
 
@@ -275,6 +277,8 @@ class RunLedger:
         else:
             due = pending(run).due
         detail = None if status is RunStatus.RUNNING else codec.dump_json(run_detail(run))
+        if self.let_go:  # no longer
+            detail = detail or b"{}"
         kept = None
         seq = self.seq + len(rows)
         if seq - self.snapshot_seq >= self.worker.snapshot_every and run.ended is None:

@@ -156,6 +156,21 @@ def run_detail(run: Run) -> Json:
     return {"waits": [_wait_json(w) for w in waits_of(run)[:SHOWN]]}
 
 
+def let_go_detail(run: Run) -> Json:
+    """What is kept with the row of a run that its worker let go of on purpose."""
+    return {**cast("dict[str, Json]", run_detail(run)), "let_go": True}
+
+
+def was_let_go(row: RunRow) -> bool:
+    """Whether the worker that had the run last let go of it on purpose."""
+    return row.detail is not None and b'"let_go"' in row.detail and _let_go(row.detail)
+
+
+def _let_go(detail: bytes) -> bool:
+    found = json.loads(detail)
+    return isinstance(found, dict) and cast("dict[str, Any]", found).get("let_go") is True
+
+
 def waits_of(run: Run) -> list[WaitInfo]:
     """All that `run` waits for."""
     found: list[WaitInfo] = []
