@@ -16,6 +16,7 @@ from inspect import signature
 from types import ModuleType
 from typing import cast
 
+from stepwell.authoring.machine.define import Machine
 from stepwell.cli.errors import CommandError
 from stepwell.cli.output import fact, stderr
 from stepwell.errors import WorkflowConfigurationError, WorkflowValidationError
@@ -134,8 +135,14 @@ def _broken(name: str, error: Exception) -> CommandError:
     )
 
 
+def _machine(value: object) -> Machine | None:
+    """What is known of a class that is a state machine."""
+    found = value.__dict__.get("__stepwell__") if isinstance(value, type) else None
+    return found if isinstance(found, Machine) else None
+
+
 def _is_workflow(value: object) -> bool:
-    return callable(getattr(value, "compiled", None))
+    return callable(getattr(value, "compiled", None)) or _machine(value) is not None
 
 
 def _names(module: ModuleType) -> list[str]:
@@ -172,7 +179,8 @@ def _of_module(module: ModuleType) -> list[Startable]:
             + "".join(f"; {error.message}" for error in left_out),
             hint=left_out[0].hint
             if left_out
-            else "Define a subclass of stepwell.Workflow in it, or name the module that does.",
+            else "Define a subclass of stepwell.Workflow or a class with @workflow in it, or name "
+            "the module that does.",
         )
     for error in left_out:
         fact(stderr(), "left out", error.message, 8)
@@ -186,6 +194,9 @@ def _instance(value: object, target: str) -> Startable:
             hint="Name a workflow class or an instance of one.",
         )
     try:
+        machine = _machine(value)
+        if machine is not None:
+            return machine
         made = cast(Startable, _made(value, target) if isinstance(value, type) else value)
         validate = getattr(made, "validate", None)
         if callable(validate):

@@ -197,7 +197,7 @@ class Start:
         try:
             return self.program.start(fields)
         except (WorkflowRuntimeError, ValueError, TypeError) as error:
-            cause = error.__cause__
+            cause = error if isinstance(error, ValidationError) else error.__cause__
             why = complaints(cause) if isinstance(cause, ValidationError) else str(cause or error)
             raise CommandError(
                 f"{self.target} can't be started with {json.dumps(fields, default=str)}: {why}",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from stepwell.authoring.machine.body import MOVED
+from stepwell.authoring.machine.words import step_said, wanted
 from stepwell.kernel.definition import Definition
 from stepwell.kernel.journal import Entry, Joined, Published, Unhandled, WorkAdded, WorkDone
 from stepwell.kernel.rest import held_up, in_vain
-from stepwell.kernel.run import DELAYED, QUEUED, RUNNING, Run, next_due, pending
+from stepwell.kernel.run import DELAYED, QUEUED, RUNNING, Run, Wait, next_due, pending
 from stepwell.stores.base import MessageRow, RunRow
 from stepwell.values import Json, RunStatus, utc
 
@@ -31,6 +34,8 @@ class WaitInfo:
         child: the child run whose end is waited for.
         question: the fields of the question shown to people.
         where: the fields that the message must have, with just these values; None: any will do.
+        then: the step that the run goes on at; None: a step waits in its body, and goes on there.
+        on_timeout: the step that the run goes on at when the wait has ended by itself.
     """
 
     id: str
@@ -41,6 +46,8 @@ class WaitInfo:
     child: str | None = None
     question: Json = None
     where: Mapping[str, Json] | None = None
+    then: str | None = None
+    on_timeout: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +122,8 @@ class RunInfo:
                     "child": w.child,
                     "question": w.question,
                     "where": w.where,
+                    "then": w.then,
+                    "on_timeout": w.on_timeout,
                 }
                 for w in self.waits
             ],
@@ -177,12 +186,28 @@ def waits_of(run: Run) -> list[WaitInfo]:
     for wait in pending(run).waits:
         work = run.work.get(wait.work)
         question = None if wait.question is None else _fields(wait.question.payload)
-        step = "" if work is None else work.step
+        step = _waiting_step(wait) if work is None else work.step
         info = WaitInfo(
-            wait.id, wait.tag, step, wait.at, wait.due, wait.child, question, wait.where
+            wait.id,
+            wait.tag,
+            step,
+            wait.at,
+            wait.due,
+            wait.child,
+            question,
+            wait.where,
+            wait.then,
+            wait.on_timeout,
         )
         found.append(info)
     return found
+
+
+def _waiting_step(wait: Wait) -> str:
+    """The step that ended in this wait, if that is kept with it."""
+    held = None if wait.message is None else wait.message.payload
+    name = cast("Mapping[str, object]", held).get("from") if isinstance(held, Mapping) else None
+    return name if isinstance(name, str) else ""
 
 
 def _fields(payload: object) -> Json:
@@ -209,6 +234,10 @@ def _wait_json(w: WaitInfo) -> Json:
     }
     if w.where is not None:
         row["where"] = dict(w.where)
+    if w.then is not None:
+        row["then"] = w.then
+    if w.on_timeout is not None:
+        row["on_timeout"] = w.on_timeout
     return row
 
 
@@ -338,6 +367,7 @@ def _by_status(
         at = f" It was at: {busy}." if busy else ""
         return Why(info.status, f"running, but {was}; {then}.{at}", waits, steps)
     told = [_told(w, now, info.id) for w in waits] + [s for s in steps if "again" in s]
+    told += _sleeping(run)
     if not told:
         told = [_rest(info, run, definition, last)]
     after = "" if known else f" What comes is kept, but {nobody}."
@@ -385,16 +415,55 @@ def _steps(run: Run | None, now: float) -> tuple[str, ...]:
     found: list[str] = []
     for work in () if run is None else tuple(run.work.values()):
         if work.phase == RUNNING:
-            found.append(f"{work.step} (attempt {work.attempt}, for {_span(now, work.first_at)})")
+            name = step_said(work.step)
+            found.append(f"{name} (attempt {work.attempt}, for {_span(now, work.first_at)})")
         elif work.phase == QUEUED:
             found.append(f"{work.step} (queued for a free worker of the step)")
         elif work.phase == DELAYED:
+            if work.error is None and not work.attempt:
+                continue  # it has not begun: the run sleeps until then
             error = "" if work.error is None else f" after {work.error.type}: {work.error.message}"
             found.append(f"{work.step} is tried again soon (attempt {work.attempt + 1}){error}")
     return tuple(found[:SHOWN])
 
 
+def _sleeping(run: Run | None) -> list[str]:
+    """What is to begin later, and when."""
+    if run is None:
+        return []
+    due = {number: at for at, number, _, _ in run.timers or ()}
+    return [
+        f"for time to pass until {_at(due[work.timer])}, then goes to {step_said(work.step)!r}"
+        for work in run.work.values()
+        if work.phase == DELAYED and work.error is None and not work.attempt
+    ][:SHOWN]
+
+
+def _at(time: float) -> str:
+    return f"{utc(time):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _of_run(w: WaitInfo, now: float, run: str) -> str:
+    """A wait of the run itself, which is at no step meanwhile."""
+    if w.event == MOVED:
+        paused = "its schedule is paused; it begins when that goes on again"
+        return paused if w.due is None else f"to begin at {_at(w.due)}"
+    then, late = step_said(w.then or ""), step_said(w.on_timeout or "")
+    at = f", at step {w.step!r}," if w.step else ""
+    since = f"since {_at(w.since)} ({_span(now, w.since)})"
+    if w.event is None:
+        return f"for child run {w.child} to end{at} {since}, then goes to {then!r}"
+    only = "" if w.where is None else f" with {json.dumps(w.where, ensure_ascii=False)}"
+    until = ""
+    if w.due is not None:
+        until = f", until {_at(w.due)}, then " + (f"goes to {late!r}" if late else "fails")
+    command = f"`stepwell signal {run} {shlex.quote(w.event)} '{{...}}'`"
+    return f"for {wanted(w.event)}{only}{at} {since}{until}; {command} takes it to {then!r}"
+
+
 def _told(w: WaitInfo, now: float, run: str) -> str:
+    if w.then is not None:
+        return _of_run(w, now, run)
     until = "" if w.due is None else f", until {utc(w.due):%Y-%m-%d %H:%M:%S} UTC"
     since = f" for {_span(now, w.since)}"
     where = f" in step {w.step!r}" if w.step else ""

@@ -1,0 +1,49 @@
+"""What people are shown in place of the names and tags that only the machinery knows.
+
+Those are all in parentheses, which no method and no signal can be; so what a journal holds can be
+told apart without the code of the workflow, and everything else is shown as it is.
+"""
+
+from __future__ import annotations
+
+from stepwell.authoring.machine.body import END, FIRE, GO, MOVED, ON_FAIL, PLAN, RESULT, START
+from stepwell.authoring.machine.returns import EVENT
+
+_STEPS = {END: "end", ON_FAIL: "@on_fail", PLAN: "planned", FIRE: "begin"}
+_TAGS = {START: "", GO: "", RESULT: "", MOVED: "word that its time has changed"}
+
+
+def is_hidden(step: str) -> bool:
+    """Whether a step is one that the class does not define.
+
+    >>> is_hidden("(plan)"), is_hidden("ship")
+    (True, False)
+    """
+    return step in _STEPS
+
+
+def step_said(step: str) -> str:
+    """The name of a step, for people.
+
+    >>> step_said("(on fail)"), step_said("ship")
+    ('@on_fail', 'ship')
+    """
+    return _STEPS.get(step, step)
+
+
+def tag_said(tag: str) -> str:
+    """The tag of a message, for people; "" when there is nothing to know of it.
+
+    >>> tag_said("(go)"), tag_said("event:paid"), tag_said("approved")
+    ('', "event 'paid'", 'approved')
+    """
+    return f"event {tag.removeprefix(EVENT)!r}" if tag.startswith(EVENT) else _TAGS.get(tag, tag)
+
+
+def wanted(tag: str) -> str:
+    """What ends a wait of a run: a signal, or an event.
+
+    >>> wanted("approved"), wanted("event:paid")
+    ("signal 'approved'", "event 'paid'")
+    """
+    return tag_said(tag) if tag.startswith((EVENT, "(")) else f"signal {tag!r}"
