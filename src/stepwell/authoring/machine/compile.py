@@ -185,9 +185,12 @@ class MachineStep:
                 return Sleep(seconds, name if then is None else self._known(then), empty)
             case returns.Wait(timeout=timeout, on_timeout=late, then=then, where=where):
                 following = self.machine.after(name) or END if then is None else self._known(then)
+                may_end = following == END or (timeout is not None and late is None)
                 late = None if late is None else self._known(late)
                 wanted = None if where is None else plain(where, "where")
                 begun.keep()
+                if may_end:
+                    begun.attempt.put({"last": name})
                 held = Message(GO, {"from": name})
                 return WaitFor(value.tag, held, following, wanted, timeout, late)
             case returns.Subflow(workflow, then, on_create, fields):
@@ -260,12 +263,7 @@ class FailStep(MachineStep):
 
     async def _body(self, message: Message, attempt: MachineAttempt) -> Outcome:
         failure = cast(Failure, message.payload)
-        given = failure.input
-        # What the failed step had been woken with is merged for this one, too.
-        first = given if isinstance(given, Message) and given.tag == START else Message(GO, None)
-        if attempt.peek("context") is not None:
-            first = Message(GO, None)
-        begun = Begun(self.machine, first, attempt)
+        begun = self._begun(failure.input, attempt)
         error = _failure(failure.error)
         takes = self.info.takes
         try:
@@ -282,6 +280,18 @@ class FailStep(MachineStep):
             )
         begun.keep()
         return Complete(Message(RESULT, {}))
+
+    def _begun(self, woke: object, attempt: MachineAttempt) -> Begun:
+        """What the failed step had been woken with is merged for this one, too."""
+        first = attempt.peek("context") is None
+        if isinstance(woke, Message) and (first or woke.tag != START):
+            try:
+                return Begun(self.machine, woke, attempt)
+            except ValueError as error:  # it may be what the step failed of
+                if first:
+                    raise
+                logger.debug("run %s: %s", attempt.run_id, error)
+        return Begun(self.machine, Message(GO, None), attempt)
 
 
 def _subflow_result(ended: ChildResult) -> SubflowResult:
