@@ -25,13 +25,13 @@ def end_run(
     status: RunStatus,
     result: Message | None = None,
     error: ErrorInfo | None = None,
-    failed: Work | None = None,
+    failed: Failure | None = None,
 ) -> Entries:
     """The run is to end like this; first through the exit scope, if there is one."""
     cancel = run.children()
-    step = None if failed is None else failed.step
-    tries = 0 if failed is None else failed.attempt
-    elapsed = 0.0 if failed is None else at - failed.first_at
+    step = None if failed is None else failed.step or None
+    tries = 0 if failed is None else failed.attempts
+    elapsed = 0.0 if failed is None else failed.elapsed
     settled = run.ending
     if settled is not None and (
         # Clean-up that went well changes nothing; clean-up that failed can spoil a success only.
@@ -55,23 +55,23 @@ def fail_attempt(d: Definition, run: Run, work: Work, fail: Fail, at: float) -> 
             yield from begin_again(d, run, work, at)
         return
     yield WorkDone(work.id)
+    failure = fail.passed
+    if failure is None:
+        elapsed = at - work.first_at
+        failure = Failure(work.step, work.message, fail.error, work.attempt, elapsed, at)
     step = d.by_name[work.step]
     handler = None if fail.final or step.on_error is None else d.by_name[step.on_error]
     if handler is not None:
         used = dict(work.recoveries or {})
         used[handler.name] = used.get(handler.name, 0) + 1
         if used[handler.name] <= handler.recoveries:
-            elapsed = at - work.first_at
-            failure = Failure(work.step, work.message, fail.error, work.attempt, elapsed, at)
             message = Message(FAILURE, failure)
             yield from add_work(d, run, handler, message, at, work.stream, work.index, used)
             return
     if run.scope == "normal" and d.on_error is not None:
-        tries, elapsed = work.attempt, at - work.first_at
-        failure = Failure(work.step, work.message, fail.error, tries, elapsed, at)
         yield from enter_error_scope(d, run, failure, at)
     else:
-        yield from end_run(d, run, at, RunStatus.FAILED, None, fail.error, work)
+        yield from end_run(d, run, at, RunStatus.FAILED, None, fail.error, failure)
 
 
 def enter_error_scope(d: Definition, run: Run, f: Failure, at: float) -> Entries:

@@ -114,11 +114,13 @@ class Complete:
 class Fail:
     """The attempt failed. `retry_after` is what the retry policy said: seconds until the next
     attempt, or None to give up. `final` failures also pass by the step's error handler (a
-    workflow's own decision to fail the run)."""
+    workflow's own decision to fail the run). `passed` is the failure of another step that an error
+    handler passes on: it is that step which has failed then."""
 
     error: ErrorInfo
     retry_after: float | None = None
     final: bool = False
+    passed: Failure | None = None
 
 
 Outcome: TypeAlias = Emit | Goto | Sleep | WaitFor | Spawn | Complete | Fail

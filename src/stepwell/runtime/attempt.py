@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from stepwell.authoring.events.state_store import StateEdit
+from stepwell.authoring.events.state_store import MISSING, StateEdit
 from stepwell.authoring.program import Execution, Handler
 from stepwell.errors import ChildFailed, WorkflowCancelledByUser, WorkflowRuntimeError
 from stepwell.kernel.inputs import Asked, ChildAsked, Gathered, GivenUp, Noted, Sent, Wrote
@@ -124,6 +124,36 @@ class Attempt:
         if ledger is None:
             raise WorkflowRuntimeError("only a run on an engine can start others that outlive it")
         return await ledger.start_run(program, owner, message, key, correlation)
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether the run is kept in a store."""
+        return self.active.durable
+
+    def values(self) -> dict[str, Any]:
+        """The run's state, by key."""
+        return cast("Context[Any]", self.context()).store.values()
+
+    def remove(self, keys: Sequence[str]) -> None:
+        """Remove keys from the run's state, with the outcome of this attempt."""
+        cast("Context[Any]", self.context()).store.put(dict.fromkeys(keys, MISSING))
+
+    async def ask_signal(self, name: str, timeout: float | None) -> Any:
+        """Wait for a signal; its payload."""
+        key = self.key("signal", name)
+        wait = derived_id(self.active.run.id, self.id, key)[:12]
+        answer = await self.ask(key, name, wait=wait, timeout=timeout)
+        return None if answer is None else answer.payload
+
+    async def run_child(self, workflow: Any, fields: Mapping[str, Any]) -> Any:
+        """Run a workflow as a part of this run; its result."""
+        return await cast("Context[Any]", self.context()).run_child(workflow, **fields)
+
+    async def call_pooled(
+        self, mode: str, func: Callable[..., object], kwargs: Mapping[str, object]
+    ) -> object:
+        """Run a plain function in the run's pool of threads, or of processes."""
+        return await self.call_sync("process" if mode == "process" else "thread", func, kwargs)
 
     async def broadcast(self, tag: str, payload: Mapping[str, Any]) -> int:
         """Answer every run that waits for a message with this tag; how many there were."""

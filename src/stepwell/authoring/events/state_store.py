@@ -268,6 +268,10 @@ class InMemoryStateStore(Generic[StateT]):
         value = get_field(self._live(), key)
         return None if value is MISSING else value
 
+    def values(self) -> dict[str, Any]:
+        """Return all top-level values, by key. For the engine."""
+        return fields_of(self._live())
+
     # --- writing ------------------------------------------------------------------------------
 
     def put(self, values: Mapping[str, Any]) -> None:
