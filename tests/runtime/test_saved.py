@@ -19,6 +19,7 @@ from stepwell.kernel.outcomes import Message
 from stepwell.kernel.run import Run, fold
 from stepwell.runtime import codec
 from stepwell.runtime.saved import owed_by, restore, snapshot
+from stepwell.runtime.sound import fault_in
 
 TYPES = TypeRegistry([])
 
@@ -43,6 +44,7 @@ def test_rows_and_snapshots_of_any_moment_give_the_same_run(
         assert same(again, run)
         restored = through_json(run)
         assert restored == run
+        assert fault_in(restored) is None
         check(definition, restored)
 
 

@@ -36,6 +36,7 @@ from stepwell.kernel.run import (
 )
 from stepwell.runtime.clock import SYSTEM
 from stepwell.runtime.codec import read_message, write_message
+from stepwell.runtime.sound import fault_in, fits, misfit
 from stepwell.values import ErrorInfo, RunStatus
 
 VERSION = 3
@@ -120,7 +121,10 @@ def _read(data: Any, types: TypeRegistry) -> object:
         case "t":
             return tuple(_read(v, types) for v in value)
         case "c" if value == "ErrorInfo":
-            return ErrorInfo(*rest[0][1])
+            told, message, details = rest[0][1]
+            if not (isinstance(told, str) and isinstance(message, str)):
+                raise ValueError(f"an error can't be {rest[0][1]!r:.100}")
+            return ErrorInfo(told, message, details)
         case "c":
             return _made(_PARTS[value], [_read(v, types) for v in rest[0][1]])
         case _:
@@ -141,6 +145,9 @@ def _made(kind: type[Any], values: list[object]) -> object:
             if value is MISSING:
                 raise ValueError(f"a {kind.__name__} without {field.name!r}")
         setattr(made, field.name, value)
+    wrong = misfit(made)
+    if wrong is not None:
+        raise ValueError(wrong)
     return made
 
 
@@ -193,13 +200,19 @@ def load_saved(
     if version < VERSION:
         return store, _from_workers(data, program, serializer)
     run = restore(data["run"], program.types)
+    fault = fault_in(run)
+    if fault is not None:
+        raise ValueError(f"the saved run makes no sense: {fault}")
+    timeout = data.get("timeout")
+    if not fits(timeout, float | None):
+        raise ValueError(f"the saved run can't have had {timeout!r:.100} as its timeout")
     for work in run.work.values():
         if work.step not in program.definition.by_name:
             raise ValueError(
                 f"the saved run owes work of step {work.step!r}, which "
                 f"{program.definition.name!r} does not have"
             )
-    _revive(run, program, data.get("timeout"))
+    _revive(run, program, timeout)
     return store, run
 
 
