@@ -141,6 +141,26 @@ def test_retry_starts_a_copy_at_the_step_that_failed(
     assert [step["step"] for step in steps] == ["prepare", "work"]
 
 
+def test_what_failed_says_how_to_try_it_again(bad: str, run_cli: Cli, url: str) -> None:
+    again = "again  stepwell retry bad\n"  # the store is in the environment
+    assert again in run_cli("why", bad).out
+    assert again in run_cli("show", bad).out
+    other = run_cli("why", bad, "--store", url.replace("runs.db", "./runs.db")).out
+    assert f"again  stepwell retry bad --store {url.replace('runs.db', './runs.db')}" in other
+    run_cli("run", "shop:Hello", "-q", "--id", "fine")
+    assert "stepwell retry" not in run_cli("why", "fine").out
+
+
+def test_what_is_not_failed_is_not_retried_and_says_what_to_do(
+    asks: str, run_cli: Cli, url: str, shop: Any
+) -> None:
+    assert f"`stepwell why {asks}` says" in run_cli("retry", asks, code=2).err
+    parked_run(url, shop.Ask(), "parked")
+    assert "`stepwell resume parked`" in run_cli("retry", "parked", "--store", url, code=2).err
+    run_cli("run", "shop:Hello", "-q", "--id", "fine", "--store", url)
+    assert "`stepwell fork`" in run_cli("retry", "fine", "--store", url, code=2).err
+
+
 def test_copies_need_no_code(bad: str, run_cli: Cli, url: str, shop: Any) -> None:
     said = run_cli("retry", bad, "--id", "again")
     assert f"stepwell worker shop:Broken --store {url}" in said.err

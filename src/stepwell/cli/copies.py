@@ -56,9 +56,13 @@ async def _retry(given: str, new_id: str | None, app: tuple[str, ...], url: str)
     async with looking(url, load_all(app)) as engine:
         info = await find_run(engine, given)
         if info.status not in (RunStatus.FAILED, RunStatus.TIMED_OUT):
+            go_on = {
+                RunStatus.PARKED: f"`stepwell resume {info.id}` lets it go on.",
+                RunStatus.COMPLETED: "`stepwell fork` starts a copy of any run from a point in it.",
+            }
             raise CommandError(
                 f"run {info.id} is {info.status.value}, not failed",
-                hint="`stepwell fork` starts a copy of any run from a point in it.",
+                hint=go_on.get(info.status, f"`stepwell why {info.id}` says what would move it."),
             )
         handler = await engine.retry(info.id, new_id=new_id)
         await _made(engine, info, handler, app, url)

@@ -373,7 +373,7 @@ class Start:
             ("where", where),
         ]
         if self.store is not None:
-            again = f"stepwell retry {run_id} --app {self.target} --store {self.store}"
+            again = f"stepwell retry {run_id} --store {self.store}"
             rows.append(("again", output.command(again)))
         output.facts(self.console, rows)
         if settings().debug and ended.live is not None:

@@ -11,12 +11,14 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from stepwell.authoring.machine.body import ON_FAIL
+from stepwell.authoring.machine.words import is_hidden, step_said, tag_said
 from stepwell.cli import output
 from stepwell.cli.engines import find_run, looking, run_async
 from stepwell.cli.history import Batch, History, Work, batches_of, by_step, history_of
 from stepwell.cli.narrative import told
 from stepwell.cli.options import settings, shared_options, store_option
-from stepwell.cli.waits import print_waits, wait_json
+from stepwell.cli.waits import how_to_retry, print_waits, wait_json
 from stepwell.kernel.journal import Entry
 from stepwell.kernel.outcomes import Message
 from stepwell.runtime.views import RunInfo, Why
@@ -64,7 +66,7 @@ async def _show(given: str, journal: bool, each: bool, url: str) -> None:
         _steps(console, history, each)
     if not info.status.terminal:
         print_waits(console, info.id, why.waits, url)
-    _ending(console, info, history)
+    _ending(console, info, history, how_to_retry(info, url))
     if journal:
         _journal(console, batches)
 
@@ -101,6 +103,8 @@ def _facts(
 def _steps(console: Console, history: History, each: bool) -> None:
     rows: list[Sequence[str | Text]] = []
     for step, works in by_step(history):
+        if _of_machinery(step):
+            continue
         if len(works) > _EACH and not each:
             rows.append(_together(step, works))
             rows += [_alone(work) for work in works if work.status == "failed"][:_EACH]
@@ -110,10 +114,15 @@ def _steps(console: Console, history: History, each: bool) -> None:
     output.table(console, header, rows, give=(5, 0))
 
 
+def _of_machinery(step: str) -> bool:
+    """Whether a step is none of the user's: what it does is told by what the run waits for."""
+    return is_hidden(step) and step != ON_FAIL
+
+
 def _alone(work: Work) -> Sequence[str | Text]:
     began = work.began
     return (
-        work.step,
+        step_said(work.step),
         work.status,
         str(len(work.attempts)),
         "" if began is None else output.clock(began),
@@ -137,7 +146,9 @@ def _about(work: Work) -> str:
 
 def _error(work: Work) -> str:
     error = work.error
-    return "" if error is None else f"{error.type.removeprefix('builtins.')}: {error.message}"
+    if error is None:
+        return ""
+    return output.error_text({"type": error.type, "message": error.message})
 
 
 def _together(step: str, works: Sequence[Work]) -> Sequence[str | Text]:
@@ -153,7 +164,7 @@ def _together(step: str, works: Sequence[Work]) -> Sequence[str | Text]:
     if counts["done"]:
         about += f"; slowest {output.span(slowest)}"
     return (
-        f"{step} x{len(works)}",
+        f"{step_said(step)} x{len(works)}",
         status,
         str(sum(len(work.attempts) for work in works)),
         output.clock(min(begun)) if begun else "",
@@ -162,7 +173,7 @@ def _together(step: str, works: Sequence[Work]) -> Sequence[str | Text]:
     )
 
 
-def _ending(console: Console, info: RunInfo, history: History) -> None:
+def _ending(console: Console, info: RunInfo, history: History, again: str) -> None:
     end = history.ended
     if end is None:
         return
@@ -171,8 +182,8 @@ def _ending(console: Console, info: RunInfo, history: History) -> None:
         text = output.error_text({"type": end.error.type, "message": end.error.message})
         if end.step:
             tries = f" after {end.attempts} tries" if end.attempts > 1 else ""
-            text += f" (in step {end.step!r}{tries})"
-        rows.append(("error", Text(text, "red")))
+            text += f" (in step {step_said(end.step)!r}{tries})"
+        rows += [("error", Text(text, "red")), ("again", output.command(again))]
     if end.result is not None:
         rows.append(("result", output.pretty(result_of(end.result))))
     if rows:
@@ -215,7 +226,7 @@ def _json(
         **info.to_json(),
         "why": why.sentence,
         "waits": [wait_json(wait) for wait in why.waits],
-        "steps": [work_json(work) for work in history.works.values()],
+        "steps": [work_json(w) for w in history.works.values() if not _of_machinery(w.step)],
         "children": [{"id": c.id, "status": c.status.value} for c in children],
         "result": None if end is None or end.result is None else result_of(end.result),
     }
@@ -225,8 +236,8 @@ def work_json(work: Work) -> dict[str, Json]:
     """One piece of work as JSON values."""
     return {
         "work": work.id,
-        "step": work.step,
-        "input": list(work.given),
+        "step": step_said(work.step),
+        "input": [said for said in map(tag_said, work.given) if said],
         "status": work.status,
         "added": output.iso(work.added),
         "ended": output.iso(work.ended),

@@ -232,6 +232,8 @@ def resume(run: str, store: str) -> None:
 async def _resume(given: str, url: str) -> None:
     async with looking(url) as engine:
         info = await find_run(engine, given)
+        if info.status.terminal:
+            raise _ended(info, "there is nothing to resume")
         if info.status is not RunStatus.PARKED:
             raise CommandError(
                 f"run {info.id} is {info.status.value}, not parked",

@@ -11,10 +11,12 @@ from typing import cast
 from rich.console import Console
 from rich.text import Text
 
+from stepwell.authoring.machine.body import MOVED
+from stepwell.authoring.machine.words import step_said, wanted
 from stepwell.cli import output
 from stepwell.cli.options import DEFAULT_STORE
-from stepwell.runtime.views import WaitInfo
-from stepwell.values import Json
+from stepwell.runtime.views import RunInfo, WaitInfo
+from stepwell.values import Json, RunStatus
 
 _ASKING = ("prefix", "question", "prompt", "message", "text")
 """Fields of a question that hold what to ask, by custom."""
@@ -30,6 +32,9 @@ def wait_json(wait: WaitInfo) -> dict[str, Json]:
         "due": output.iso(wait.due),
         "child": wait.child,
         "question": wait.question,
+        "where": None if wait.where is None else dict(wait.where),
+        "then": None if wait.then is None else step_said(wait.then),
+        "on_timeout": None if wait.on_timeout is None else step_said(wait.on_timeout),
     }
 
 
@@ -51,22 +56,55 @@ def how_to_answer(run_id: str, wait: WaitInfo) -> str:
     """The command that answers a wait."""
     if wait.question is not None or wait.event == "HumanResponseEvent":
         return f"stepwell answer {run_id} {shlex.quote(wait.id)} VALUE"
-    return f"stepwell signal {run_id} {shlex.quote(str(wait.event))} '{{...}}'"
+    given = "{...}"
+    if wait.where:  # nothing else would do
+        given = json.dumps(wait.where, ensure_ascii=False)[:-1] + ", ...}"
+    return f"stepwell signal {run_id} {shlex.quote(str(wait.event))} {shlex.quote(given)}"
+
+
+def told(wait: WaitInfo) -> str:
+    """What is waited for, in a few words."""
+    if wait.child is not None:
+        return f"child {wait.child}"
+    if wait.event is None:
+        return "" if wait.due is None else f"time, {output.ago(wait.due)}"
+    if wait.event == MOVED:
+        return "its schedule to go on" if wait.due is None else f"its time, {output.ago(wait.due)}"
+    if wait.then is not None:
+        return wanted(wait.event)
+    return f"{wait.event} ({wait.id})"
+
+
+def at_store(store: str) -> str:
+    """The option that names the store, for a command to be copied; "" when it is found without."""
+    found = os.environ.get("STEPWELL_STORE") or DEFAULT_STORE
+    return "" if store == found else f" --store {shlex.quote(store)}"
+
+
+def how_to_retry(info: RunInfo, store: str) -> str:
+    """The command that tries a failed run again; "" when it was not ended by a step."""
+    failed = info.status is RunStatus.FAILED and info.error is not None and info.error.get("step")
+    return f"stepwell retry {info.id}{at_store(store)}" if failed else ""
+
+
+def _what(wait: WaitInfo) -> str:
+    return str(wait.event) if wait.then is None else wanted(str(wait.event))
 
 
 def print_waits(console: Console, run_id: str, waits: Sequence[WaitInfo], store: str) -> None:
     """Every wait for something from outside, with the command that ends it. The command names the
     store when it would not be found without."""
-    found = os.environ.get("STEPWELL_STORE") or DEFAULT_STORE
-    at = "" if store == found else f" --store {shlex.quote(store)}"
+    at = at_store(store)
     for wait in waits:
-        if wait.event is None:
+        if wait.event is None or wait.event == MOVED:
             continue
         console.print()
         question = asked(wait.question)
         rows: list[tuple[str, str | Text]] = [
-            ("question" if question else "waits for", question or wait.event),
+            ("question" if question else "waits for", question or _what(wait)),
             ("until", "" if wait.due is None else output.local(wait.due)),
+            ("then", "" if wait.then is None else step_said(wait.then)),
+            ("else", "" if wait.on_timeout is None else step_said(wait.on_timeout)),
             ("answer", output.command(how_to_answer(run_id, wait) + at)),
         ]
         output.facts(console, rows)

@@ -9,7 +9,7 @@ from stepwell.cli import output
 from stepwell.cli.engines import find_run, looking, run_async
 from stepwell.cli.load import load_all
 from stepwell.cli.options import app_option, settings, shared_options, store_option
-from stepwell.cli.waits import print_waits, wait_json
+from stepwell.cli.waits import how_to_retry, print_waits, wait_json
 
 
 @click.command()
@@ -46,5 +46,6 @@ async def _why(given: str, app: tuple[str, ...], url: str) -> None:
     console.print(
         Text.assemble(info.id, "  ", info.workflow, "  ", (status, output.STYLES.get(status, "")))
     )
-    output.facts(console, [("why", why.sentence)])
+    again = how_to_retry(info, url)
+    output.facts(console, [("why", why.sentence), ("again", output.command(again))])
     print_waits(console, info.id, why.waits, url)
