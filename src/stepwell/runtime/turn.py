@@ -599,6 +599,7 @@ class ActiveRun:
             except BaseException as error:  # a user's own; none of ours to let the run hang for
                 edits = ()
                 attempt.drop_unsent()
+                self._undo(attempt)
                 outcome = Fail(ErrorInfo.of(error), None, final=True)
             # What this makes begin is for this runner, unless it was told to stop: a task that was
             # cancelled once is not fit for other bodies, even if its own would not stop for it.
@@ -631,8 +632,6 @@ class ActiveRun:
                 watcher.finished(self, attempt, outcome)
         if attempt.outbox:
             attempt.flush()
-        if attempt.edits and type(outcome) is Fail:
-            self._undo(attempt)
         if self._go_straight_on(attempt, outcome):
             return
         self.feed(Attempted(self.clock.now(), attempt.id, outcome, edits))
@@ -688,6 +687,7 @@ class ActiveRun:
     def _failed(self, attempt: Attempt, error: Exception) -> Fail:
         """The attempt failed with `error`: ask the step's retry policy what now."""
         attempt.drop_unsent()
+        self._undo(attempt)
         work = attempt.work
         elapsed = self.clock.now() - work.first_at
         seed = int(derived_id(self.run.id, work.step, work.id, work.attempt)[:8], 16)

@@ -1,0 +1,10 @@
+"""Pipelines: ordered steps with normal, error and exit scopes.
+
+    steps.py      what a pipeline is made of: steps, parallel groups, branches
+    build.py      `PipelineBase`: adding steps, one after the other
+    context.py    what a step gets as `ctx`, and what becomes of its changes
+    compile.py    a pipeline as a program
+    handlers.py   what each kind of step does
+
+They compile to the same `Definition` as every other style; the data is the run's state.
+"""

@@ -1,0 +1,503 @@
+"""What each kind of step of a pipeline does. All of them share one shape: make the context, call
+something, put what changed into the run's state, and say where to go next."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any, Protocol, cast
+
+from stepwell.authoring.pipeline.build import PipelineBase
+from stepwell.authoring.pipeline.context import OWN, PipelineContext
+from stepwell.authoring.pipeline.steps import ExecutionMode, Parallel, Scope, Step, is_workflow
+from stepwell.authoring.program import StepAttempt, TypeRegistry
+from stepwell.errors import WorkflowRuntimeError
+from stepwell.kernel.outcomes import Complete, Emit, Fail, Failure, Goto, Message, Outcome
+from stepwell.policy import SeedlessRetryPolicy, next_delay
+from stepwell.values import ErrorInfo
+
+logger = logging.getLogger("stepwell")
+
+START = "(start)"
+"""The hidden step that puts the fields of a start by name into the context; its message's tag."""
+
+FAILED = "(failed)"
+"""The hidden step that every failure passes: it notes the failure and says what now."""
+
+GO = "(go)"
+"""The tag of the messages between steps."""
+
+RESULT = "(result)"
+"""The tag of the message that a run completes with."""
+
+
+@dataclass(slots=True)
+class Record:
+    """What is known of a run in the process that asked for it, beside its state: live errors."""
+
+    results: dict[str, Any] = field(default_factory=dict[str, Any])
+    timings: dict[str, float] = field(default_factory=dict[str, float])
+    errors: dict[str, BaseException] = field(default_factory=dict[str, BaseException])
+
+
+class PipelineAttempt(StepAttempt, Protocol):
+    """What the handlers of a pipeline ask of an attempt besides."""
+
+    @property
+    def run_id(self) -> str:
+        """The run."""
+        ...
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether the run is kept in a store."""
+        ...
+
+    def now(self) -> float:
+        """The time of the run's clock."""
+        ...
+
+    def values(self) -> dict[str, Any]:
+        """The run's state, by key."""
+        ...
+
+    def put(self, values: Mapping[str, Any]) -> None:
+        """Change the run's state, with the outcome of this attempt."""
+        ...
+
+    def remove(self, keys: list[str]) -> None:
+        """Remove keys from the run's state, likewise."""
+        ...
+
+    async def ask_signal(self, name: str, timeout: float | None) -> Any:
+        """Wait for a signal; its payload."""
+        ...
+
+    def idempotency_key(self) -> str:
+        """The same for every attempt of this piece of work."""
+        ...
+
+    async def run_child(self, workflow: Any, fields: Mapping[str, Any]) -> Any:
+        """Run a workflow as a part of this run; its result."""
+        ...
+
+    async def call_pooled(
+        self, mode: str, func: Callable[..., object], kwargs: Mapping[str, object]
+    ) -> object:
+        """Run a plain function in the run's pool of threads, or of processes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a step stands: its scope, and what comes after it (None: its scope is done)."""
+
+    scope: Scope
+    after: str | None
+    step: Step | None = None
+    group: Parallel | None = None
+
+
+class PipelineHandler:
+    """What all handlers of a pipeline have in common."""
+
+    __slots__ = ("pipeline", "place", "policy")
+
+    def __init__(self, pipeline: PipelineBase, place: Place) -> None:
+        self.pipeline = pipeline
+        self.place = place
+        self.policy: SeedlessRetryPolicy | None = None if place.step is None else place.step.policy
+
+    @property
+    def may_return(self) -> str:
+        """A pipeline's steps may return anything."""
+        return "anything"
+
+    def begin(
+        self, owner: object, message: Message | tuple[Message, ...], attempt: StepAttempt
+    ) -> Coroutine[Any, Any, object]:
+        """The body."""
+        return self.body(
+            cast(PipelineBase, owner), cast(Message, message), cast(PipelineAttempt, attempt)
+        )
+
+    async def body(
+        self, owner: PipelineBase, message: Message, attempt: PipelineAttempt
+    ) -> Outcome:
+        """What the step does."""
+        raise NotImplementedError
+
+    def outcome(self, result: object) -> Outcome:
+        """The body gives an outcome already."""
+        return cast(Outcome, result)
+
+    def retry_after(
+        self, error: Exception, attempts: int, elapsed: float, seed: int
+    ) -> float | None:
+        """As the step's policy says."""
+        policy = self.policy
+        return None if policy is None else next_delay(policy, elapsed, attempts, error, seed)
+
+    # --- what bodies are made of -----------------------------------------------------------------
+
+    def context(self, owner: PipelineBase, attempt: PipelineAttempt) -> PipelineContext:
+        """The context of this attempt."""
+        values = attempt.values()
+        own = cast("Mapping[str, Any]", values.pop(OWN, None) or {})
+        failures = cast("list[Mapping[str, Any]]", own.get("failures") or [])
+        hidden: dict[str, Any] = dict(owner.deps)
+        if failures:
+            record = record_of(owner, attempt.run_id)
+            hidden |= shown_failures(failures, record, set(values))
+        return PipelineContext({**values, **hidden}, hidden, attempt)
+
+    async def call(
+        self, step: Step, owner: PipelineBase, ctx: PipelineContext, attempt: PipelineAttempt
+    ) -> Any:
+        """What the step's function returns."""
+        func = step.func
+        if is_workflow(func):
+            return await attempt.run_child(func, {})
+        arguments: dict[str, Any] = {}
+        for parameter in step.parameters:
+            if parameter.name in ctx:
+                arguments[parameter.name] = ctx[parameter.name]
+            elif parameter.required:
+                raise WorkflowRuntimeError(
+                    f"step {step.name!r} of pipeline {owner.name!r} needs {parameter.name!r}, "
+                    f"which is not in the context; it has {', '.join(map(str, ctx)) or 'nothing'}"
+                )
+        if step.mode is ExecutionMode.PROCESS:
+            if step.takes_ctx:
+                arguments["ctx"] = ctx.plain()
+        elif step.takes_ctx:
+            arguments["ctx"] = ctx
+        if step.mode is ExecutionMode.ASYNC:
+            return await func(**arguments)
+        return await attempt.call_pooled(step.mode.value, func, arguments)
+
+    def go(self, attempt: PipelineAttempt, after: str | None) -> Outcome:
+        """On to the next step, or this was the last one of its scope."""
+        if after is not None:
+            return Goto(after, Message(GO, None))
+        if self.place.scope is Scope.EXIT:
+            own = cast("Mapping[str, Any]", attempt.values().get(OWN) or {})
+            failed = [f for f in own.get("failures") or () if f["scope"] == Scope.EXIT.value]
+            if failed:
+                said = "; ".join(f"{f['step']}: {f['message']}" for f in failed)
+                info = ErrorInfo("stepwell.errors.WorkflowRuntimeError", f"exit steps: {said}")
+                return Fail(info, final=True)
+        if self.place.scope is Scope.ERROR:
+            own = dict(cast("Mapping[str, Any]", attempt.values().get(OWN) or {}))
+            attempt.put({OWN: {**own, "handled": True}})
+        return Complete(Message(RESULT, None))
+
+
+class StepHandler(PipelineHandler):
+    """Calls one step's function."""
+
+    __slots__ = ()
+
+    async def body(
+        self, owner: PipelineBase, message: Message, attempt: PipelineAttempt
+    ) -> Outcome:
+        """Call it, keep its result and its changes, go on."""
+        step = cast(Step, self.place.step)
+        began = attempt.now()
+        ctx = self.context(owner, attempt)
+        result = await self.call(step, owner, ctx, attempt)
+        if result is not None:
+            ctx[step.name] = result
+        keep(owner, ctx, attempt)
+        note(owner, attempt, step.name, result, began)
+        return self.go(attempt, self.place.after)
+
+
+class MemberHandler(PipelineHandler):
+    """Calls a step of a parallel group: what it gives goes to the group's join."""
+
+    __slots__ = ("part",)
+
+    def __init__(self, pipeline: PipelineBase, place: Place, part: str) -> None:
+        super().__init__(pipeline, place)
+        self.part = part
+
+    async def body(
+        self, owner: PipelineBase, message: Message, attempt: PipelineAttempt
+    ) -> Outcome:
+        """Call it; nothing is kept before all of the group are there."""
+        step = cast(Step, self.place.step)
+        began = attempt.now()
+        ctx = self.context(owner, attempt)
+        result = await self.call(step, owner, ctx, attempt)
+        changed, deleted = ctx.changes(attempt.is_durable)
+        if attempt.is_durable:
+            before = attempt.values()
+            changed = {k: v for k, v in changed.items() if k not in before or before[k] != v}
+        note(owner, attempt, step.name, result, began)
+        payload = {"step": step.name, "result": result, "set": changed, "deleted": deleted}
+        return Emit((Message(self.part, payload),))
+
+
+class OpenHandler(PipelineHandler):
+    """Begins the steps of a parallel group."""
+
+    __slots__ = ("members",)
+
+    def __init__(self, pipeline: PipelineBase, place: Place, members: tuple[str, ...]) -> None:
+        super().__init__(pipeline, place)
+        self.members = members
+
+    async def body(
+        self, owner: PipelineBase, message: Message, attempt: PipelineAttempt
+    ) -> Outcome:
+        """One message for each of them."""
+        return Emit(tuple(Message(GO, None, name) for name in self.members), stream=True)
+
+
+class JoinHandler(PipelineHandler):
+    """Brings the results of a parallel group together."""
+
+    __slots__ = ()
+
+    def begin(
+        self, owner: object, message: Message | tuple[Message, ...], attempt: StepAttempt
+    ) -> Coroutine[Any, Any, object]:
+        """The body, with all the parts."""
+        parts = cast("tuple[Message, ...]", message)
+        return self.join(cast(PipelineBase, owner), parts, cast(PipelineAttempt, attempt))
+
+    async def join(
+        self, owner: PipelineBase, parts: tuple[Message, ...], attempt: PipelineAttempt
+    ) -> Outcome:
+        """Merge their changes and keep their results, or fail with all that failed."""
+        group = cast(Parallel, self.place.group)
+        given = [cast("Mapping[str, Any]", part.payload) for part in parts]
+        failed = [one for one in given if one.get("failed")]
+        if failed:
+            record = record_of(owner, attempt.run_id)
+            raise _group_error(group, failed, record)
+        values = attempt.values()
+        merged: dict[str, Any] = {}
+        writer: dict[str, str] = {}
+        gone: list[str] = []
+        results: list[Any] = []
+        for one in given:
+            name = str(one["step"])
+            results.append(one["result"])
+            for key, value in cast("Mapping[str, Any]", one["set"]).items():
+                if key in writer and key in owner.reducers:
+                    merged[key] = reduce(owner.reducers[key], (value,), merged[key])
+                elif key in writer:
+                    raise WorkflowRuntimeError(
+                        f"steps {writer[key]!r} and {name!r} of the parallel group "
+                        f"{group.name!r} both set ctx[{key!r}]; set different keys, or say how to "
+                        f"join them: Pipeline(reducers={{{key!r}: ...}})"
+                    )
+                else:
+                    merged[key] = value
+                writer[key] = name
+            gone += [key for key in cast("list[str]", one["deleted"]) if key in values]
+            if one["result"] is not None:
+                merged[name] = one["result"]
+        merged[group.name] = results
+        if gone:
+            attempt.remove(gone)
+        attempt.put(merged)
+        record = record_of(owner, attempt.run_id)
+        if record is not None:
+            record.results[group.name] = results
+        return self.go(attempt, self.place.after)
+
+
+class BranchHandler(PipelineHandler):
+    """Chooses one of two ways."""
+
+    __slots__ = ("condition", "on_false", "on_true", "previous")
+
+    def __init__(
+        self,
+        pipeline: PipelineBase,
+        place: Place,
+        condition: Step | None,
+        previous: str | None,
+        ways: tuple[str | None, str | None],
+    ) -> None:
+        super().__init__(pipeline, place)
+        self.condition = condition
+        self.previous = previous
+        self.on_true, self.on_false = ways
+
+    async def body(
+        self, owner: PipelineBase, message: Message, attempt: PipelineAttempt
+    ) -> Outcome:
+        """Ask the condition, or look at the result of the step before."""
+        ctx = self.context(owner, attempt)
+        if self.condition is not None:
+            holds = bool(await self.call(self.condition, owner, ctx, attempt))
+            keep(owner, ctx, attempt)
+        else:
+            holds = bool(ctx.get(str(self.previous)))
+        return self.go(attempt, self.on_true if holds else self.on_false)
+
+
+class StartHandler(PipelineHandler):
+    """Puts what a run was started with, by name or as a part of another one, into its context."""
+
+    __slots__ = ()
+
+    async def body(
+        self, owner: PipelineBase, message: Message, attempt: PipelineAttempt
+    ) -> Outcome:
+        """The pipeline's own data first, what was given over it."""
+        attempt.put({**owner.initial, **cast("Mapping[str, Any]", message.payload or {})})
+        return self.go(attempt, self.place.after)
+
+
+class FailedHandler(PipelineHandler):
+    """Notes that a step failed for good, and says what now."""
+
+    __slots__ = ("parts", "places")
+
+    def __init__(
+        self, pipeline: PipelineBase, places: Mapping[str, Place], parts: Mapping[str, str]
+    ) -> None:
+        super().__init__(pipeline, Place(Scope.NORMAL, None))
+        self.places = places
+        self.parts = parts
+
+    async def body(
+        self, owner: PipelineBase, message: Message, attempt: PipelineAttempt
+    ) -> Outcome:
+        """To the group that the step is in; to its own error step; or on to the next one, after an
+        exit step or with `cont_on_err`; or the scope has failed."""
+        failure = cast(Failure, message.payload)
+        place = self.places[failure.step]
+        step = place.step
+        name = failure.step if step is None else step.name
+        info = failure.error
+        record = record_of(owner, attempt.run_id)
+        if record is not None:
+            record.errors[name] = TypeRegistry(()).exception(info)
+        group = place.group
+        if group is not None and step is not None and not group.fail_fast:
+            said = {"step": name, "failed": True, "type": info.type, "message": info.message}
+            return Emit((Message(self.parts[group.name], said),))
+        own = dict(cast("Mapping[str, Any]", attempt.values().get(OWN) or {}))
+        noted = {
+            "scope": place.scope.value,
+            "step": name,
+            "type": info.type,
+            "message": info.message,
+        }
+        own["failures"] = [*cast("list[Any]", own.get("failures") or []), noted]
+        attempt.put({OWN: own})
+        logger.log(
+            logging.WARNING if place.scope is Scope.NORMAL else logging.ERROR,
+            "pipeline %s, run %s: %s step %r failed: %s: %s",
+            owner.name,
+            attempt.run_id,
+            place.scope.value,
+            name,
+            info.type.rpartition(".")[2],
+            info.message,
+        )
+        handler = owner.handlers_of.get(name)
+        if handler is not None:
+            return Goto(handler.name, Message(GO, None))
+        if place.scope is Scope.EXIT or (step is not None and step.cont_on_err):
+            self_at = PipelineHandler(owner, place)
+            return self_at.go(attempt, place.after)
+        return Fail(info, final=True, passed=failure)
+
+
+class OwnErrorHandler(PipelineHandler):
+    """The error step of one step: afterwards the run goes on, or fails, as without it."""
+
+    __slots__ = ("covered",)
+
+    def __init__(self, pipeline: PipelineBase, place: Place, covered: Place) -> None:
+        super().__init__(pipeline, place)
+        self.covered = covered
+
+    async def body(
+        self, owner: PipelineBase, message: Message, attempt: PipelineAttempt
+    ) -> Outcome:
+        """Call it; then do what the failed step would have led to."""
+        step = cast(Step, self.place.step)
+        began = attempt.now()
+        ctx = self.context(owner, attempt)
+        result = await self.call(step, owner, ctx, attempt)
+        if result is not None:
+            ctx[step.name] = result
+        keep(owner, ctx, attempt)
+        note(owner, attempt, step.name, result, began)
+        covered = cast(Step, self.covered.step)
+        if self.covered.scope is Scope.EXIT or covered.cont_on_err:
+            return self.go(attempt, self.covered.after)
+        own = cast("Mapping[str, Any]", attempt.values().get(OWN) or {})
+        failures = cast("list[Mapping[str, Any]]", own.get("failures") or [])
+        last = next(f for f in reversed(failures) if f["step"] == covered.name)
+        record = record_of(owner, attempt.run_id)
+        live = None if record is None else record.errors.get(covered.name)
+        info = ErrorInfo(str(last["type"]), str(last["message"]), None, live)
+        passed = Failure(covered.name, message, info, 0, 0.0, attempt.now())
+        return Fail(info, final=True, passed=passed)
+
+
+# --- what is noted -------------------------------------------------------------------------------
+
+
+def record_of(owner: PipelineBase, run_id: str) -> Record | None:
+    """What this process notes of the run, if someone here asked for it."""
+    return cast("dict[str, Record]", getattr(owner, "records", {})).get(run_id)
+
+
+def note(
+    owner: PipelineBase, attempt: PipelineAttempt, name: str, result: object, began: float
+) -> None:
+    """A step gave this result."""
+    record = record_of(owner, attempt.run_id)
+    if record is not None:
+        record.results[name] = result
+        record.timings[name] = attempt.now() - began
+
+
+def keep(owner: PipelineBase, ctx: PipelineContext, attempt: PipelineAttempt) -> None:
+    """Put what a step changed into the run's state, with its result."""
+    changed, deleted = ctx.changes(attempt.is_durable)
+    if changed:
+        attempt.put(changed)
+    if deleted:
+        attempt.remove(deleted)
+
+
+def shown_failures(
+    failures: list[Mapping[str, Any]], record: Record | None, taken: set[str]
+) -> dict[str, Any]:
+    """What steps see of failures in their context, unless a key of their own is in the way."""
+    shown: dict[str, Any] = {"error": True}
+    for one in failures:
+        live = None if record is None else record.errors.get(str(one["step"]))
+        if live is None:
+            live = TypeRegistry(()).exception(ErrorInfo(str(one["type"]), str(one["message"])))
+        shown[f"{one['scope']}_error"] = {"step": one["step"], "error": live}
+        shown["error_message"] = str(live)
+    return {key: value for key, value in shown.items() if key not in taken}
+
+
+def _group_error(
+    group: Parallel, failed: list[Mapping[str, Any]], record: Record | None
+) -> ExceptionGroup[Exception]:
+    errors: list[Exception] = []
+    for one in failed:
+        live = None if record is None else record.errors.get(str(one["step"]))
+        if not isinstance(live, Exception):
+            info = ErrorInfo(str(one["type"]), str(one["message"]))
+            made = TypeRegistry(()).exception(info)
+            live = made if isinstance(made, Exception) else RuntimeError(str(made))
+        errors.append(live)
+    names = ", ".join(str(one["step"]) for one in failed)
+    return ExceptionGroup(f"steps of the parallel group {group.name!r} failed: {names}", errors)
