@@ -123,6 +123,27 @@ class WorkflowHandler(Generic[R]):
         """Return when the run has been started: kept, if it is durable. Raises what went wrong."""
         await self._run.started()
 
+    @property
+    def ending(self) -> Ending | None:
+        """How the run ended; None while it has not."""
+        return self._run.ending
+
+    async def wait(self) -> None:
+        """Return when the run has ended, however it ended."""
+        if self._run.ending is None:
+            await self._run.ended()
+
+    def failure(self) -> BaseException | None:
+        """What awaiting the run raises; None when it gives a result, or has not ended."""
+        ending = self._run.ending
+        if ending is None or ending.error is None:
+            return None
+        return self._run.program.failure(ending.error)
+
+    async def ask_to_cancel(self, reason: str = "") -> None:
+        """Ask for the run to be cancelled, and do not wait for it."""
+        await self._run.cancel(reason)
+
     async def journal_entries(self) -> list[Entry]:
         """What was decided so far, in order; for drawings and tests. A run in memory has a journal
         only when it was started with `record=True`: `WorkflowRuntimeError` otherwise."""
