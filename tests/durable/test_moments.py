@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pytest
-from tests.durable.flows import Linear, asks
+from tests.durable.flows import Answer, Linear, Middle, asks
 
 from stepwell import (
+    All,
     Context,
     HumanResponseEvent,
     InputRequiredEvent,
@@ -19,7 +20,8 @@ from stepwell import (
     Workflow,
     step,
 )
-from stepwell.errors import RunAlreadyExists, StoreLocked
+from stepwell.errors import RunAlreadyExists, StoreLocked, WorkflowRuntimeError
+from stepwell.kernel.outcomes import Message
 from stepwell.stores.base import NewMessage, NewRun, WorkerRow
 from stepwell.stores.memory import MemoryStore
 from stepwell.testing import Bodies, Failing, HookedEngine, VirtualClock, hooked
@@ -266,3 +268,71 @@ async def test_an_engine_that_could_not_start_can_start_later(
         await engine.start_up()
     handler = await engine.start(Linear(timeout=None))
     assert await handler == 2
+
+
+class Nested(Workflow):
+    """Its first half is done when it is saved; the second waits for an answer."""
+
+    @step
+    async def first(self, ctx: Context, ev: StartEvent) -> Middle:
+        await ctx.store.set("first", await ctx.store.get("first", default=0) + 1)
+        return Middle(n=7)
+
+    @step
+    async def second(self, ctx: Context, ev: Middle) -> StopEvent:
+        got = await ctx.wait_for_event(Answer, waiter_id="q", timeout=None)
+        return StopEvent(result=[ev.n, got.text, await ctx.store.get("first")])
+
+
+@pytest.mark.parametrize("room", [None, 1])
+async def test_a_saved_context_goes_on_as_a_durable_run(
+    sqlite_engine: HookedEngine, virtual_clock: VirtualClock, room: int | None
+) -> None:
+    flow = Nested(timeout=None, num_concurrent_runs=room)
+    before = flow.run()
+    await virtual_clock.settle()
+    data = before.ctx.to_dict()
+    await before.cancel_run()
+    handler = flow.run(Context.from_dict(flow, data), engine=sqlite_engine, run_id="on")
+    await handler.started()
+    await virtual_clock.settle()
+    assert [wait.id for wait in await sqlite_engine.waits("on")] == ["q"]
+    await sqlite_engine.answer("on", {"text": "well"})
+    assert await handler == [7, "well", 1]
+    assert (await sqlite_engine.get("on")).status is RunStatus.COMPLETED
+
+
+async def test_a_run_that_goes_on_from_a_saved_context_cannot_be_forked_from_its_journal(
+    sqlite_engine: HookedEngine, virtual_clock: VirtualClock
+) -> None:
+    flow = Nested(timeout=None)
+    before = flow.run()
+    await virtual_clock.settle()
+    data = before.ctx.to_dict()
+    await before.cancel_run()
+    handler = flow.run(Context.from_dict(flow, data), engine=sqlite_engine, run_id="on")
+    await handler.started()
+    await virtual_clock.settle()
+    with pytest.raises(WorkflowRuntimeError, match="saved context"):
+        await sqlite_engine.fork("on", seq=1)
+
+
+async def test_more_than_one_start_message_waits_for_room(
+    sqlite_engine: HookedEngine, virtual_clock: VirtualClock
+) -> None:
+    class Pair(Workflow):
+        @step
+        async def both(self, evs: Annotated[tuple[Middle, Answer], All()]) -> StopEvent:
+            return StopEvent(result=evs[1].text)
+
+        @step
+        async def begin(self, ev: StartEvent) -> None:
+            return None
+
+    flow = Pair(timeout=None, num_concurrent_runs=1)
+    program = flow.compiled()
+    messages = [
+        Message(program.types.add(type(event)), event)
+        for event in (StartEvent(), Middle(n=1), Answer(text="both"))
+    ]
+    assert await sqlite_engine.begin(flow, program, messages) == "both"

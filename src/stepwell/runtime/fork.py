@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from stepwell.authoring.program import TypeRegistry
 from stepwell.errors import WorkflowRuntimeError
-from stepwell.kernel.journal import Entry, WorkAdded
+from stepwell.kernel.journal import Entry, RunStarted, WorkAdded
 from stepwell.kernel.outcomes import Message
 from stepwell.values import Json
 
@@ -24,6 +24,11 @@ def cut(
     """The journal up to a point: `seq` rows of it, or up to where `step` last began, or, with
     neither, up to where the run began. Raises `WorkflowRuntimeError` when there is no such point.
     """
+    if rows and not any(isinstance(e, RunStarted) for _, entries in rows for e in entries):
+        raise WorkflowRuntimeError(
+            f"run {run_id} goes on from a saved context (or has not begun), so its journal is not "
+            "all of it and can't be cut"
+        )
     if seq is not None:
         if not 0 < seq <= len(rows):
             raise WorkflowRuntimeError(
