@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from pydantic import BaseModel
 
 from stepwell import patch
-from stepwell.authoring.machine.body import END, FIRE, GO, ON_FAIL, PLAN, START
+from stepwell.authoring.machine.body import END, FIRE, GO, MOVED, ON_FAIL, PLAN, START
 from stepwell.authoring.machine.context import load
 from stepwell.authoring.machine.define import find_machine
 from stepwell.authoring.machine.status import WorkflowStatus
@@ -187,6 +187,11 @@ async def folded(core: Engine, loaded: base.Loaded) -> tuple[Run, dict[str, Any]
         state = kept["state"] or {}
     for row in loaded.rows:
         for entry in codec.decode(await core.whole(row.data), types, row.at):
+            # What a step that does not come to its end had begun with is in no state yet.
+            if isinstance(entry, AttemptFailed) and entry.retry_at is None:
+                state = _woken(state, run.work.get(entry.id))
+            elif isinstance(entry, RunEnded | ScopeEntered):
+                state = _woken(state, next(iter(run.work.values()), None))
             EVOLVE[type(entry)](run, entry)
             if isinstance(entry, StateEdited):
                 state = patch.apply(state, cast("Iterable[Mapping[str, Any]]", entry.edits))
@@ -209,16 +214,8 @@ async def seen_by(core: Engine, ids: Sequence[str]) -> list[dict[str, Any]]:
 def _seen(row: base.RunRow, run: Run, state: Mapping[str, Any]) -> dict[str, Any]:
     work = next(iter(run.work.values()), None)
     wait = next((w for w in (run.waits or {}).values() if not w.work), None)
-    first = work.message if work is not None and isinstance(work.message, Message) else None
-    woke = None if first is None or first.tag in (GO, START) else _mapping(first.payload)
+    state = _woken(state, work)
     context = state.get("context")
-    if context is None and first is not None and first.tag == START:
-        state = {**cast("Mapping[str, Any]", first.payload), **state}
-        context = state.get("context")
-    elif woke is not None:
-        # It is merged by the step that begins with it.
-        known = cast("dict[str, Any]", context or {})
-        context = {**known, **{key: value for key, value in woke.items() if key in known}}
     detail: Mapping[str, Any] = json.loads(row.detail) if row.detail else {}
     error = detail.get("reason")
     if error is None and work is not None and work.error is not None:
@@ -253,7 +250,21 @@ def _seen(row: base.RunRow, run: Run, state: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-_OWN = ("(moved)",)
+_OWN = (MOVED,)
+_EMPTY = (GO, MOVED)
+
+
+def _woken(state: Mapping[str, Any], work: Work | None) -> dict[str, Any]:
+    """The state, with what woke the step that begins now; the step commits it with its outcome."""
+    woke = work.message if work is not None and isinstance(work.message, Message) else None
+    payload = None if woke is None else _mapping(woke.payload)
+    if woke is None or payload is None or woke.tag in _EMPTY:
+        return dict(state)
+    if woke.tag == START:
+        return {**payload, **state}
+    known = cast("dict[str, Any]", state.get("context") or {})
+    merged = {**known, **{key: value for key, value in payload.items() if key in known}}
+    return {**state, "context": merged}
 
 
 def _mapping(payload: object) -> Mapping[str, Any] | None:
