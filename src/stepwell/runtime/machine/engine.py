@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel
 
-from stepwell.authoring.machine.body import MOVED, start_message
+from stepwell.authoring.machine.body import MOVED, START, start_message
 from stepwell.authoring.machine.context import merged, plain, undeclared
 from stepwell.authoring.machine.decorators import step, workflow
 from stepwell.authoring.machine.define import (
@@ -31,6 +31,7 @@ from stepwell.authoring.machine.events import WorkflowEvent
 from stepwell.authoring.machine.returns import EVENT, check_name, complete
 from stepwell.authoring.machine.status import WorkflowStatus
 from stepwell.errors import RunNotFound, WorkflowNotRegistered
+from stepwell.kernel.run import Run
 from stepwell.runtime.attempt import current
 from stepwell.runtime.clock import new_run_id
 from stepwell.runtime.engine import Engine
@@ -377,8 +378,8 @@ class WorkflowEngine:
                         row.id,
                         ", ".join(dropped),
                     )
-                _, state = await folded(core, loaded)
-                context = cast("Mapping[str, Any]", state.get("context") or {})
+                run, state = await folded(core, loaded)
+                context = state.get("context") or _given(run)
                 merged(kind, context, payload, f"signal {name!r} does not fit run {row.id}")
 
     def cancel(self, run_id: str, reason: str = "") -> bool:
@@ -547,6 +548,15 @@ class WorkflowEngine:
         if now is not None and now.tzinfo is None:
             raise ValueError(f"process_scheduled() takes an aware datetime; got {now}")
         return await self._executor.process(core, None if now is None else now.timestamp())
+
+
+def _given(run: Run) -> Mapping[str, Any]:
+    """The Context that a run was started with, which its first step has yet to commit."""
+    work = next(iter(run.work.values()), None)
+    first = None if work is None or isinstance(work.message, tuple) else work.message
+    if first is None or first.tag != START:
+        return {}
+    return cast("Mapping[str, Any]", first.payload).get("context") or {}
 
 
 def _on_class(cls: type, method: Callable[..., object], event: WorkflowEvent) -> bool:
