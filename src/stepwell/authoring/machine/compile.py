@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Coroutine, Mapping
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from stepwell.authoring.events.serializers import JsonSerializer
 from stepwell.authoring.machine import returns
@@ -36,7 +36,7 @@ from stepwell.authoring.machine.body import (
     start_message,
 )
 from stepwell.authoring.machine.context import load, plain
-from stepwell.authoring.machine.define import Machine, StepInfo, find_machine, machine_of
+from stepwell.authoring.machine.define import Machine, StepInfo, find_machine
 from stepwell.authoring.machine.plan import FireStep, PlanStep
 from stepwell.authoring.machine.status import SubflowResult, WorkflowStatus
 from stepwell.authoring.program import Ending, Handler, Program, StepAttempt, TypeRegistry
@@ -207,15 +207,19 @@ class MachineStep:
 
     async def _spawn(
         self,
-        workflow: type,
+        workflow: object,
         then: str,
         on_create: str | None,
         fields: Mapping[str, Any],
         begun: Begun,
     ) -> Outcome:
-        child = machine_of(workflow)
-        message = start_message(child, child.new_context(**fields))
-        begun.attempt.know_child(child.compiled(), child)
+        child = getattr(workflow, "__stepwell__", None)
+        if not isinstance(child, Machine):  # of another style
+            child = cast("Startable", workflow() if isinstance(workflow, type) else workflow)
+        program = child.compiled()
+        message = program.start(fields)
+        message.data = program.types.dumps(message.payload, where=message.tag)
+        begun.attempt.know_child(program, child)
         id = derived_id(begun.attempt.idempotency_key(), "subflow")[:16]
         if on_create is not None:
             hook = getattr(begun.instance, on_create, None)
@@ -230,7 +234,9 @@ class MachineStep:
         if "active_subworkflow_run_id" in self.machine.context.model_fields:
             begun.set({"active_subworkflow_run_id": id})
         begun.keep()
-        return Spawn(child.name, message, then, id, Message(GO, {"from": self.info.name}))
+        return Spawn(
+            program.definition.name, message, then, id, Message(GO, {"from": self.info.name})
+        )
 
     def _known(self, step: str) -> str:
         if step not in self.machine.steps:
@@ -239,6 +245,14 @@ class MachineStep:
                 f"no step of it; it has {', '.join(self.machine.steps)}"
             )
         return step
+
+
+class Startable(Protocol):
+    """A workflow of whatever style."""
+
+    def compiled(self) -> Program:
+        """Its program."""
+        ...
 
 
 class EndStep(HiddenStep):
@@ -297,18 +311,19 @@ class FailStep(MachineStep):
 def _subflow_result(ended: ChildResult) -> SubflowResult:
     state = cast("Mapping[str, Any]", ended.state or {})
     context: Any = state.get("context")
-    if context is not None:
-        try:
-            kind = find_machine(ended.workflow).context
-        except WorkflowNotRegistered:
-            logger.debug("the class of workflow %s is not loaded here", ended.workflow)
-        else:
+    try:
+        kind = find_machine(ended.workflow).context
+    except WorkflowNotRegistered:
+        context = context or dict(state)  # not loaded here, or of another style
+    else:
+        if context is not None:
             context = load(kind, context, f"the context of subflow {ended.run}")
-    result: Any = None if ended.result is None else ended.result.payload
+    payload: Any = None if ended.result is None else ended.result.payload
+    dump = getattr(payload, "model_dump", None)
+    result: Any = dump(mode="json") if callable(dump) else payload
     error = None if ended.error is None else ended.error.message
-    return SubflowResult(
-        ended.run, WorkflowStatus.of(ended.status), context, error, dict(result or {})
-    )
+    given = dict(cast("Mapping[str, Any]", result)) if isinstance(result, Mapping) else {}
+    return SubflowResult(ended.run, WorkflowStatus.of(ended.status), context, error, given)
 
 
 # --- ends ----------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ class Wait:
 class Subflow:
     """Start a run of `workflow` and go on at `on_complete` when it has ended."""
 
-    workflow: type
+    workflow: object
     on_complete: str
     on_create: str | None
     fields: Mapping[str, Any]
@@ -268,7 +268,7 @@ def _wait(
 
 
 def run_subflow(
-    workflow: type,
+    workflow: object,
     on_complete: Target,
     on_create: Target | None = None,
     **fields: Any,
@@ -276,10 +276,10 @@ def run_subflow(
     """Start a run of another workflow, and go on when it has ended, however it ended.
 
     Args:
-        workflow: the class of the other workflow.
+        workflow: the class of the other workflow; a pipeline, or an event workflow, will do, too.
         on_complete: the step to go on at; it may take one argument, a `SubflowResult`.
         on_create: a method that is called with the id of the new run just before it starts.
-        **fields: for the other workflow's `create_context`.
+        **fields: for the other workflow's `create_context`, or its start.
 
     Raises:
         TypeError: `workflow` is no workflow class, or a target is no step.
@@ -289,7 +289,7 @@ def run_subflow(
         Traceback (most recent call last):
         TypeError: run_subflow() takes a class decorated with @workflow, not <class ...Child'>
     """
-    if not hasattr(workflow, "__stepwell__"):
+    if not (hasattr(workflow, "__stepwell__") or hasattr(workflow, "compiled")):
         raise TypeError(f"run_subflow() takes a class decorated with @workflow, not {workflow!r}")
     return Subflow(
         workflow, name_of(on_complete, "on_complete="), _optional(on_create, "on_create="), fields

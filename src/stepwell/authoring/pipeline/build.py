@@ -238,6 +238,11 @@ class PipelineBase:
             if made.mode is not ExecutionMode.ASYNC and plain is ExecutionMode.PROCESS:
                 made = Step(item, None, timeout, retries, execution_mode=plain)
             members.append(made)
+        if max_concurrency is not None and len({(m.timeout, m.policy) for m in members}) > 1:
+            raise ValueError(
+                f"parallel group {group!r}: with max_concurrency all its steps have one timeout "
+                "and one retry policy"
+            )
         return self._add(Scope(scope), Parallel(group, tuple(members), fail_fast, max_concurrency))
 
     def add_cond_step(

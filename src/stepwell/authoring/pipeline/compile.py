@@ -62,7 +62,7 @@ def compile_pipeline(pipeline: PipelineBase) -> Program:
         dump=serializer.serialize_value,
         load=lambda _kind, data: serializer.deserialize_value(data),
     )
-    for tag in (START, *made.parts.values()):
+    for tag in (START, RESULT, *made.parts.values()):
         types.classes[tag] = object
     return Program(
         definition=Definition(
@@ -77,7 +77,7 @@ def compile_pipeline(pipeline: PipelineBase) -> Program:
         handlers=made.handlers,
         types=types,
         start=lambda fields: Message(START, dict(fields), START),
-        result=lambda message: message.payload,
+        result=lambda message: dict(cast("Mapping[str, Any]", message.payload or {})),
         final=_final,
         failure=_failure,
         serializer=serializer,
@@ -126,13 +126,16 @@ class _Compiler:
                 )
         return node.name
 
-    def _add(self, name: str, place: Place, step: Step, after: str | None) -> None:
+    def _add(
+        self, name: str, place: Place, step: Step, after: str | None, workers: int = 0
+    ) -> None:
         describe = getattr(step.policy, "describe", None)
         self.steps.append(
             StepDef(
                 name,
                 emits=() if after is None else (after,),
                 timeout=step.timeout,
+                workers=workers,
                 on_error=FAILED,
                 retry=cast("Json", describe()) if callable(describe) else None,
             )
@@ -141,18 +144,27 @@ class _Compiler:
 
     def _group(self, group: Parallel, after: str | None, scope: Scope) -> None:
         part, join = f"(part of {group.name})", f"{group.name} (join)"
-        members = tuple(f"{group.name}.{step.name}" for step in group.members)
         self.parts[group.name] = part
         opened = Place(scope, after, None, group)
+        # Steps that share a number of workers have to be one step of the definition.
+        shared = f"{group.name}.steps" if group.max_concurrency is not None else None
+        names = [shared or f"{group.name}.{step.name}" for step in group.members]
         self.steps.append(
-            StepDef(group.name, emits=members, opens=(part,), collectors=(join,), on_error=FAILED)
+            StepDef(
+                group.name,
+                emits=tuple(dict.fromkeys(names)),
+                opens=(part,),
+                collectors=(join,),
+                on_error=FAILED,
+            )
         )
         self.places[group.name] = self.places[join] = opened
-        self.handlers[group.name] = OpenHandler(self.pipeline, opened, members)
-        for name, step in zip(members, group.members, strict=True):
-            place = Place(scope, after, step, group)
-            self._add(name, place, step, join)
-            self.handlers[name] = MemberHandler(self.pipeline, place, part)
+        self.handlers[group.name] = OpenHandler(self.pipeline, opened, tuple(names))
+        for name, step in zip(names, group.members, strict=True):
+            if name not in self.handlers:
+                place = Place(scope, after, step if shared is None else None, group)
+                self._add(name, place, step, join, group.max_concurrency or 0)
+                self.handlers[name] = MemberHandler(self.pipeline, place, part, step.policy)
         self.steps.append(
             StepDef(
                 join,

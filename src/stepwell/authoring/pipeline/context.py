@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
+from pydantic import BaseModel
+
 _ATOMS = (str, int, float, bool, bytes, type(None))
 
 OWN = "(pipeline)"
@@ -161,3 +163,22 @@ class PipelineContext(dict[str, Any]):
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[dict[str, Any]]]:
         return PipelineContext, (self.plain(),)
+
+
+def model_view(model: type[BaseModel], ctx: PipelineContext) -> BaseModel:
+    """The context as a model, for pipelines whose context is one; checked by it."""
+    names = set(model.model_fields)
+    if model.model_config.get("extra") == "allow":
+        names |= ctx.keys()
+    return model.model_validate({name: ctx[name] for name in ctx if name in names})
+
+
+def take_in(view: BaseModel, ctx: PipelineContext) -> None:
+    """What a step changed in the model that it got. Raises pydantic's ValidationError when the
+    model does not allow it."""
+    values = {**view.__dict__, **(view.__pydantic_extra__ or {})}
+    checked = type(view).model_validate(values)
+    for name in values:
+        value = getattr(checked, name)
+        if type(value) not in _ATOMS or name not in ctx or ctx[name] is not value:
+            ctx[name] = value

@@ -10,7 +10,7 @@ from functools import reduce
 from typing import Any, Protocol, cast
 
 from stepwell.authoring.pipeline.build import PipelineBase
-from stepwell.authoring.pipeline.context import OWN, PipelineContext
+from stepwell.authoring.pipeline.context import OWN, PipelineContext, model_view, take_in
 from stepwell.authoring.pipeline.steps import ExecutionMode, Parallel, Scope, Step, is_workflow
 from stepwell.authoring.program import StepAttempt, TypeRegistry
 from stepwell.errors import WorkflowRuntimeError
@@ -169,14 +169,19 @@ class PipelineHandler:
                     f"step {step.name!r} of pipeline {owner.name!r} needs {parameter.name!r}, "
                     f"which is not in the context; it has {', '.join(map(str, ctx)) or 'nothing'}"
                 )
-        if step.mode is ExecutionMode.PROCESS:
-            if step.takes_ctx:
-                arguments["ctx"] = ctx.plain()
-        elif step.takes_ctx:
-            arguments["ctx"] = ctx
+        view = None
+        if step.takes_ctx:
+            if owner.model is not None:
+                view = arguments["ctx"] = model_view(owner.model, ctx)
+            else:
+                arguments["ctx"] = ctx.plain() if step.mode is ExecutionMode.PROCESS else ctx
         if step.mode is ExecutionMode.ASYNC:
-            return await func(**arguments)
-        return await attempt.call_pooled(step.mode.value, func, arguments)
+            result = await func(**arguments)
+        else:
+            result = await attempt.call_pooled(step.mode.value, func, arguments)
+        if view is not None:
+            take_in(view, ctx)
+        return result
 
     def go(self, attempt: PipelineAttempt, after: str | None) -> Outcome:
         """On to the next step, or this was the last one of its scope."""
@@ -192,7 +197,9 @@ class PipelineHandler:
         if self.place.scope is Scope.ERROR:
             own = dict(cast("Mapping[str, Any]", attempt.values().get(OWN) or {}))
             attempt.put({OWN: {**own, "handled": True}})
-        return Complete(Message(RESULT, None))
+        values = attempt.values()
+        values.pop(OWN, None)
+        return Complete(Message(RESULT, values))
 
 
 class StepHandler(PipelineHandler):
@@ -220,15 +227,22 @@ class MemberHandler(PipelineHandler):
 
     __slots__ = ("part",)
 
-    def __init__(self, pipeline: PipelineBase, place: Place, part: str) -> None:
+    def __init__(
+        self,
+        pipeline: PipelineBase,
+        place: Place,
+        part: str,
+        policy: SeedlessRetryPolicy | None,
+    ) -> None:
         super().__init__(pipeline, place)
         self.part = part
+        self.policy = policy
 
     async def body(
         self, owner: PipelineBase, message: Message, attempt: PipelineAttempt
     ) -> Outcome:
         """Call it; nothing is kept before all of the group are there."""
-        step = cast(Step, self.place.step)
+        step = self.place.step or member_of(self.place, message)
         began = attempt.now()
         ctx = self.context(owner, attempt)
         result = await self.call(step, owner, ctx, attempt)
@@ -253,8 +267,9 @@ class OpenHandler(PipelineHandler):
     async def body(
         self, owner: PipelineBase, message: Message, attempt: PipelineAttempt
     ) -> Outcome:
-        """One message for each of them."""
-        return Emit(tuple(Message(GO, None, name) for name in self.members), stream=True)
+        """One message for each of them, which says which of the group it is for."""
+        messages = (Message(GO, n, name) for n, name in enumerate(self.members))
+        return Emit(tuple(messages), stream=True)
 
 
 class JoinHandler(PipelineHandler):
@@ -376,6 +391,8 @@ class FailedHandler(PipelineHandler):
         failure = cast(Failure, message.payload)
         place = self.places[failure.step]
         step = place.step
+        if step is None and failure.step.endswith(".steps"):
+            step = member_of(place, cast(Message, failure.input))
         name = failure.step if step is None else step.name
         info = failure.error
         record = record_of(owner, attempt.run_id)
@@ -445,6 +462,11 @@ class OwnErrorHandler(PipelineHandler):
         info = ErrorInfo(str(last["type"]), str(last["message"]), None, live)
         passed = Failure(covered.name, message, info, 0, 0.0, attempt.now())
         return Fail(info, final=True, passed=passed)
+
+
+def member_of(place: Place, message: Message) -> Step:
+    """The step of a group that a message is for."""
+    return cast(Parallel, place.group).members[cast(int, message.payload)]
 
 
 # --- what is noted -------------------------------------------------------------------------------
