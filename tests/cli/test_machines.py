@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from tests.cli.conftest import Cli, Said, kept
 
 from stepwell import Engine
-from stepwell.authoring.machine.define import machine_of
+from stepwell.authoring.machine.define import _machines, machine_of  # pyright: ignore[reportPrivateUsage]
 from stepwell.values import RunStatus
 
 ORDERS = """
@@ -111,11 +112,15 @@ class Remind:
 
 
 @pytest.fixture
-def orders(shop: object, tmp_path: Path) -> Any:
+def orders(shop: object, tmp_path: Path) -> Iterator[Any]:
     """The module `orders` in the current directory."""
     (tmp_path / "orders.py").write_text(ORDERS)
     importlib.invalidate_caches()
-    return importlib.import_module("orders")
+    yield importlib.import_module("orders")
+    for key, ref in tuple(_machines.items()):
+        cls = ref()  # a test that failed keeps its classes alive
+        if cls is not None and cls.__module__ in ("orders", "more"):
+            del _machines[key]
 
 
 @pytest.fixture
@@ -201,3 +206,104 @@ def test_why_of_a_wait_for_an_event_names_its_values(said: Cli, url: str, orders
     assert "for event 'paid' with {\"n\": 7}, at step 'pay'" in why
     assert "takes it to 'end'" in why
     assert "(complete)" not in why
+
+
+# --- what is shown -------------------------------------------------------------------------------
+
+HIDDEN = re.compile(r"\((?:start|go|result|complete|plan|fire|on fail|moved)\)")
+
+
+def worked(url: str, *classes: Any, run_id: str) -> None:
+    """A worker brings the run to its end."""
+
+    async def result(engine: Engine) -> None:
+        while not (await engine.get(run_id)).status.terminal:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+    kept(url, result, *classes)
+
+
+def test_ls_says_which_signal_and_when_a_sleep_ends(said: Cli, url: str, orders: Any) -> None:
+    begun(url, orders.Order, "r1", n=500)
+    begun(url, orders.Nap, "r2")
+    rows = flat(said("ls", "--store", url))
+    assert "for signal 'approval'" in rows
+    assert "for time, in 30 d" in rows
+
+
+def test_show_gives_the_wait_and_both_ways_on(said: Cli, url: str, orders: Any) -> None:
+    begun(url, orders.Pay, "r1", n=7)
+    shown = flat(said("show", "r1", "--store", url))
+    assert "waits for event 'paid' then end answer stepwell signal r1 event:paid" in shown
+    assert "'{\"n\": 7, ...}'" in shown
+    (wait,) = said("--json", "show", "r1", "--store", url).json["waits"]
+    assert (wait["event"], wait["where"], wait["then"]) == ("event:paid", {"n": 7}, "end")
+
+
+@pytest.mark.parametrize("fields", [{"n": 5}, {"n": -1}, {"n": 13}])
+def test_nothing_shows_the_names_of_the_machinery(
+    said: Cli, url: str, orders: Any, fields: dict[str, Any]
+) -> None:
+    async def go(engine: Engine) -> None:
+        await engine.start(orders.Order, run_id="r1", **fields)
+
+    kept(url, go, orders.Order, orders.Parcel)
+    worked(url, orders.Order, orders.Parcel, run_id="r1")
+    for command in ("show", "logs", "why"):
+        assert not HIDDEN.search(said(command, "r1", "--store", url).out), command
+        assert not HIDDEN.search(said("--json", command, "r1", "--store", url).out), command
+    assert not HIDDEN.search(said("show", "r1", "--journal", "--store", url).out)
+
+
+def test_logs_tell_of_signals_sleeps_and_subflows(said: Cli, url: str, orders: Any) -> None:
+    begun(url, orders.Order, "r1", n=500)
+    said("signal", "r1", "approval", '{"approved": true}', "--store", url)
+    worked(url, orders.Order, orders.Parcel, run_id="r1")
+    logs = said("logs", "r1", "--store", url).out
+    told = [" ".join(line.split()[1:]) for line in logs.splitlines()]
+    assert any(line.startswith("waits for signal 'approval' until") for line in told)
+    assert any(line.endswith(': approval {"approved": true}') for line in told)
+    assert any(
+        re.fullmatch(r"step done #\d+ begins with the end of its child run", x) for x in told
+    )
+    assert any(re.fullmatch(r"got \w+: completed", line) for line in told)
+    begun(url, orders.Nap, "r2")
+    assert re.search(r"sleeps\s+until \d{4}", said("logs", "r2", "--store", url).out)
+
+
+def test_show_names_the_method_that_failed_and_the_reason(said: Cli, url: str, orders: Any) -> None:
+    said("run", "orders:Order", "-i", "n=-1", "--store", url, "--id", "r1", code=1)
+    shown = flat(said("show", "r1", "--store", url))
+    assert "@on_fail done" in shown
+    assert "error WorkflowFailed: no such order (in step 'check')" in shown
+
+
+def test_run_says_what_the_run_waits_for(said: Cli, url: str) -> None:
+    args = ("run", "orders:Order", "-i", "n=500", "--store", url, "--timeout-wait", "0.3s")
+    ran = said(*args, code=5)
+    assert re.search(r"ask waits for signal 'approval' until \d{4}-", ran.err)
+    assert not HIDDEN.search(ran.err)
+
+
+def test_run_says_until_when_a_run_sleeps(said: Cli) -> None:
+    ran = said("run", "orders:Nap", "--timeout-wait", "0.3s", code=5)
+    assert re.search(r"sleeps until \d{4}-\S+ \S+ \S+, then pay", ran.err)
+
+
+def test_run_shows_tries_and_the_reason_of_a_failure(said: Cli) -> None:
+    ran = said("run", "orders:Order", "-i", "n=13", code=1)
+    assert "check failed, again in" in ran.err
+    assert "error  OSError: the bank is closed" in ran.err
+    assert "@on_fail done" in ran.err
+    assert '"status"' not in ran.err
+
+
+def test_retry_fork_and_cancel_take_runs_of_machines(said: Cli, url: str, orders: Any) -> None:
+    said("run", "orders:Order", "-i", "n=-1", "--store", url, "--id", "bad", code=1)
+    again = said("--json", "retry", "bad", "--store", url).json
+    worked(url, orders.Order, run_id=again["id"])
+    assert said("--json", "show", again["id"], "--store", url).json["status"] == "failed"
+    begun(url, orders.Order, "r1", n=500)
+    copy = said("--json", "fork", "r1", "--store", url).json
+    said("cancel", "r1", "--store", url)
+    assert copy["id"] != "r1"

@@ -23,6 +23,9 @@ from stepwell.cli.running import Watched, response_tag
 from stepwell.cli.waits import asked, how_to_answer
 from stepwell.runtime.views import WaitInfo
 
+_END = {"status", "result", "error"}
+"""What the last item of a stream holds when it is no event."""
+
 
 def interactive() -> bool:
     """Whether there is someone at the terminal to be asked."""
@@ -142,7 +145,10 @@ class Asker:
         return True
 
 
-def _is_end(event: Event) -> bool:
+def _is_end(event: object) -> bool:
+    """Whether it tells of the run's end, which is shown by other means."""
+    if isinstance(event, Mapping):
+        return "status" in event and set(cast("Mapping[str, object]", event)) <= _END
     return any(kind.__name__ == "StopEvent" for kind in type(event).__mro__)
 
 

@@ -10,6 +10,7 @@ from stepwell.cli import output
 from stepwell.cli.engines import find_run, looking, run_async, workflow_named
 from stepwell.cli.errors import CommandError
 from stepwell.cli.options import Moment, settings, shared_options, store_option
+from stepwell.cli.waits import told
 from stepwell.runtime.views import RunInfo
 from stepwell.values import RunStatus
 
@@ -134,14 +135,9 @@ def about(run: RunInfo) -> str:
         return output.error_text(run.error)
     if run.reason:
         return run.reason
-    words: list[str] = []
-    for wait in run.waits:
-        if wait.child is not None:
-            words.append(f"child {wait.child}")
-        elif wait.event is not None:
-            words.append(f"{wait.event} ({wait.id})")
-        elif wait.due is not None:
-            words.append(f"time, {output.ago(wait.due)}")
+    words = [word for word in map(told, run.waits) if word]
+    if not words and run.status is RunStatus.WAITING and run.due is not None:
+        words = [f"time, {output.ago(run.due)}"]
     if words:
         return "for " + ", ".join(words)
     if run.status is RunStatus.RUNNING:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import click
 from rich.text import Text
 
+from stepwell.authoring.machine.body import MOVED
+from stepwell.authoring.machine.words import is_hidden, step_said, tag_said, wanted
 from stepwell.cli import output
 from stepwell.cli.engines import find_run, looking, run_async
 from stepwell.cli.history import Batch, History, Work, batches_of
@@ -30,7 +32,7 @@ from stepwell.kernel.journal import (
     WorkBegun,
     WorkDone,
 )
-from stepwell.kernel.outcomes import Message
+from stepwell.kernel.outcomes import ChildResult, Message
 from stepwell.runtime.engine import Engine
 from stepwell.values import Json
 
@@ -113,17 +115,19 @@ Line = tuple[str, dict[str, Json], str]
 
 def lines_of(entry: Entry, work: Work | None) -> Iterator[Line]:
     """What is told of an entry; nothing of what only the engine cares for."""
-    of: dict[str, Json] = {} if work is None else {"step": work.step, "work": work.id}
-    where = "" if work is None else work.step
+    of: dict[str, Json] = {} if work is None else {"step": step_said(work.step), "work": work.id}
+    where = "" if work is None else step_said(work.step)
     tries = 0 if work is None else len(work.attempts)
     nth = "" if work is None else f"{where} #{work.id}"
     match entry:
         case RunStarted():
             yield "run", {}, "begins"
         case WorkAdded() if entry.begun:
-            yield "step", of, f"{nth} begins with {_given(work)}"
+            yield "step", of, f"{nth} begins{_given(work)}"
+        case WorkAdded(not_before=until) if until is not None:
+            yield "sleeps", {**of, "until": output.iso(until)}, f"until {output.local(until)}"
         case WorkAdded():
-            yield "queued", of, f"{nth} with {_given(work)}"
+            yield "queued", of, f"{nth}{_given(work)}"
         case WorkBegun() if work is not None:
             again = f", try {tries}" if tries > 1 else ""
             yield "step", {**of, "attempt": tries}, f"{nth} begins{again}"
@@ -165,12 +169,22 @@ def lines_of(entry: Entry, work: Work | None) -> Iterator[Line]:
 
 
 def _given(work: Work | None) -> str:
-    tags = () if work is None else work.given
-    kinds = ", ".join(dict.fromkeys(tags))
-    return kinds if len(tags) == 1 else f"{len(tags)} x {kinds}"
+    tags = () if work is None or is_hidden(work.step) else work.given
+    kinds = ", ".join(filter(None, map(tag_said, dict.fromkeys(tags))))
+    if not kinds:
+        return ""
+    return f" with {kinds}" if len(tags) == 1 else f" with {len(tags)} x {kinds}"
 
 
 def _event(given: Message) -> dict[str, Json]:
+    if isinstance(given.payload, ChildResult):
+        child = given.payload
+        ended: dict[str, Json] = {"child": child.run, "status": child.status.value}
+        if child.error is not None:
+            ended["error"] = {"type": child.error.type, "message": child.error.message}
+        if child.result is not None:
+            ended["result"] = output.plain(child.result.payload)
+        return {"event": given.tag, "fields": ended}
     return {"event": given.tag, "fields": output.plain(given.payload)}
 
 
@@ -183,13 +197,25 @@ def _wait(entry: WaitOpened | WaitEnded, of: dict[str, Json], nth: str) -> Itera
             yield "question", {**fields, "question": payload}, f"{entry.id}: {asked(payload)}"
         else:
             until = "" if entry.due is None else f" until {output.local(entry.due)}"
-            yield "waits", fields, f"{nth} for {entry.tag or 'time to pass'}{until}"
+            yield "waits", fields, f"{nth} for {_wanted(entry)}{until}".lstrip()
     elif entry.timed_out:
-        yield "got", {**fields, "timed_out": True}, f"{nth}: {entry.id} has waited long enough"
+        text = f"{entry.id} has waited long enough"
+        yield "got", {**fields, "timed_out": True}, f"{nth}: {text}" if nth else text
     else:
         got = "" if entry.answer is None else message(entry.answer)
+        if entry.answer is not None and isinstance(entry.answer.payload, ChildResult):
+            child = entry.answer.payload
+            got = child.status.value + ("" if child.error is None else f" {error(child.error)}")
         answer = None if entry.answer is None else _event(entry.answer)
         yield "got", {**fields, "answer": answer}, f"{entry.id}: {got}"
+
+
+def _wanted(entry: WaitOpened) -> str:
+    if entry.tag is None:
+        return "the end of its child run" if entry.then is not None else "time to pass"
+    if entry.tag == MOVED:
+        return "its time to begin" if entry.due is not None else "its schedule to go on"
+    return entry.tag if entry.then is None else wanted(entry.tag)
 
 
 def _end(entry: RunEnded) -> Line:

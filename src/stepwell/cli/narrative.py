@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+from stepwell.authoring.machine.body import GO
+from stepwell.authoring.machine.words import step_said, tag_said
 from stepwell.cli import output
 from stepwell.kernel.journal import (
     AttemptFailed,
+    ChildStarted,
     Entry,
     Joined,
     Published,
@@ -18,7 +21,7 @@ from stepwell.kernel.journal import (
     WaitOpened,
     WorkAdded,
 )
-from stepwell.kernel.outcomes import Message
+from stepwell.kernel.outcomes import ChildResult, Failure, Message
 from stepwell.values import ErrorInfo
 
 _MOST = 400
@@ -30,7 +33,7 @@ def told(entry: Entry) -> str:
         case WorkAdded(id=id, step=step, message=given):
             begun = "" if entry.begun else ", queued"
             if isinstance(given, Message):
-                return f"#{id} {step} gets {message(given)}{begun}"
+                return f"#{id} {step_said(step)} gets {message(given) or 'nothing'}{begun}"
             if given is None:
                 return f"#{id} {step} gets what was brought together{begun}"
             tags = ", ".join(dict.fromkeys(m.tag for m in given))
@@ -42,6 +45,8 @@ def told(entry: Entry) -> str:
             return _wait(entry)
         case WaitEnded(id=id, answer=answer, timed_out=late):
             return f"{id} {'timed out' if late else '' if answer is None else message(answer)}"
+        case ChildStarted(id=id, workflow=workflow, message=given):
+            return f"{id} of {workflow} gets {message(given) or 'nothing'}"
         case Published(messages=messages):
             return "; ".join(message(m) for m in messages)
         case Unhandled(message=given, kept=kept):
@@ -62,7 +67,7 @@ def told(entry: Entry) -> str:
 
 
 def _wait(entry: WaitOpened) -> str:
-    what = entry.tag or "time"
+    what = "time" if entry.tag is None else tag_said(entry.tag)
     until = "" if entry.due is None else f" until {output.local(entry.due)}"
     asks = "" if entry.question is None else f", asks {message(entry.question)}"
     by = f"#{entry.work} " if entry.work else ""
@@ -71,7 +76,18 @@ def _wait(entry: WaitOpened) -> str:
 
 def message(given: Message) -> str:
     """A message: its type and the beginning of its fields."""
-    return f"{given.tag} {output.brief(given.payload, _MOST)}".rstrip()
+    tag = tag_said(given.tag)
+    match given.payload:
+        case ChildResult(run=run, status=status, error=failure):
+            why = "" if failure is None else f" {error(failure)}"
+            return f"{tag} {run}: {status.value}{why}"
+        case Failure(step=step, error=failure):
+            return f"{tag} of {step_said(step)}: {error(failure)}"
+        case _ if given.tag == GO:
+            return ""
+        case _:
+            pass
+    return f"{tag} {output.brief(given.payload, _MOST)}".strip()
 
 
 def error(info: ErrorInfo) -> str:

@@ -269,7 +269,7 @@ def error_text(error: Mapping[str, Json] | None) -> str:
     """An error as it stands with a run, in one line."""
     if not error:
         return ""
-    kind = str(error.get("type") or "").removeprefix("builtins.")
+    kind = str(error.get("type") or "").removeprefix("builtins.").removeprefix("stepwell.errors.")
     message = str(error.get("message") or "")
     return f"{kind}: {message}" if message else kind
 

@@ -15,6 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from stepwell.authoring.machine.body import MOVED, ON_FAIL
+from stepwell.authoring.machine.words import is_hidden, step_said, wanted
 from stepwell.cli import output
 
 
@@ -28,6 +30,8 @@ class StepCount:
         running: work whose body runs.
         waiting: work that waits, and for what.
         retrying: work that is to be tried again: when, and why.
+        sleeping: work that is to begin later, and when.
+        held: what the run waits for since a work of this step is done.
         done, failed: how much ended so.
         tries: how many attempts began.
         first, last: when it was first and last heard of.
@@ -38,6 +42,8 @@ class StepCount:
     running: set[int] = field(default_factory=set[int])
     waiting: dict[int, dict[str, str]] = field(default_factory=dict[int, dict[str, str]])
     retrying: dict[int, tuple[float, str]] = field(default_factory=dict[int, tuple[float, str]])
+    sleeping: dict[int, float] = field(default_factory=dict[int, float])
+    held: dict[str, str] = field(default_factory=dict[str, str])
     done: int = 0
     failed: int = 0
     tries: int = 0
@@ -46,13 +52,13 @@ class StepCount:
 
     @property
     def over(self) -> bool:
-        """Whether all its work has ended."""
-        return self.done + self.failed == len(self.seen)
+        """Whether all its work has ended, and nothing is waited for that came of it."""
+        return self.done + self.failed == len(self.seen) and not self.held
 
     @property
     def queued(self) -> int:
         """How much of its work waits for its turn."""
-        busy = len(self.running) + len(self.waiting) + len(self.retrying)
+        busy = len(self.running) + len(self.waiting) + len(self.retrying) + len(self.sleeping)
         return max(0, len(self.seen) - self.done - self.failed - busy)
 
     @property
@@ -63,7 +69,7 @@ class StepCount:
         for word in ("running", "retrying", "waiting"):
             if getattr(self, word):
                 return word
-        return "queued"
+        return "waiting" if self.held or self.sleeping else "queued"
 
 
 Say = Callable[[float, str], None]
@@ -86,6 +92,7 @@ class Progress:
         self._runs: dict[str, str] = {run: ""}
         self._step_of: dict[tuple[str, int], StepCount] = {}
         self._waits: dict[tuple[str, str], int] = {}
+        self._held: dict[tuple[str, str], StepCount] = {}
 
     def hear(self, name: str, fields: Mapping[str, Any]) -> None:
         """Take in one telemetry event."""
@@ -115,14 +122,18 @@ class Progress:
 
     def _step(self, name: str, run: str, at: float, fields: Mapping[str, Any]) -> None:
         work: int = fields["work"]
-        error = str(fields.get("error", "")).removeprefix("builtins.")
+        error = _plain(str(fields.get("error", "")))
         count = self._count(run, work, fields.get("step"), at)
         if count is None:
             return
         count.last = at
         count.running.discard(work)
         count.retrying.pop(work, None)
+        count.sleeping.pop(work, None)
         match name:
+            case "step.queued" if "until" in fields:
+                count.sleeping[work] = fields["until"]
+                self._say(at, f"sleeps until {output.local(fields['until'])}, then {count.label}")
             case "step.started":
                 self._started(count, work, at, int(fields.get("attempt") or 1))
             case "step.finished":
@@ -145,9 +156,11 @@ class Progress:
     def _count(self, run: str, work: int, step: str | None, at: float) -> StepCount | None:
         count = self._step_of.get((run, work))
         if count is None and step is not None:
+            if is_hidden(step) and step != ON_FAIL:
+                return None
             key = (run, step)
             if key not in self.steps:
-                self.steps[key] = StepCount(self._runs[run] + step, first=at)
+                self.steps[key] = StepCount(self._runs[run] + step_said(step), first=at)
             count = self._step_of[run, work] = self.steps[key]
             count.seen.add(work)
         return count
@@ -168,6 +181,9 @@ class Progress:
 
     def _wait(self, name: str, run: str, at: float, fields: Mapping[str, Any]) -> None:
         id = fields["wait"]
+        if not fields.get("work"):
+            self._hold(name, run, at, fields)
+            return
         if name == "wait.opened":
             work = fields.get("work", 0)
             count = self._step_of.get((run, work))
@@ -185,6 +201,33 @@ class Progress:
             count.waiting[work].pop(id, None)
             if fields.get("timed_out"):
                 self._say(at, f"{count.label} has waited long enough for {id}")
+
+    def _hold(self, name: str, run: str, at: float, fields: Mapping[str, Any]) -> None:
+        """A wait of the run itself, after a step is done."""
+        key = (run, fields["wait"])
+        if name == "wait.ended":
+            held = self._held.pop(key, None)
+            what = "" if held is None else held.held.pop(key[1], "")
+            if held is not None and fields.get("timed_out"):
+                self._say(at, f"{held.label} has waited long enough for {what}")
+            return
+        event = fields.get("event")
+        due = output.local(fields["until"]) if "until" in fields else ""
+        if event == MOVED:
+            self._say(at, f"is to begin at {due}" if due else "is paused")
+            return
+        count = self.steps.get((run, str(fields.get("step"))))
+        if count is None:
+            return
+        what = f"subflow {key[1]}" if event is None else wanted(str(event))
+        self._held[key] = count
+        count.held[key[1]] = what
+        if event is not None:
+            self._say(at, f"{count.label} waits for {what}" + (f" until {due}" if due else ""))
+
+
+def _plain(error: str) -> str:
+    return error.removeprefix("builtins.").removeprefix("stepwell.errors.")
 
 
 # --- lines ---------------------------------------------------------------------------------------
@@ -270,6 +313,10 @@ def _words(step: StepCount, now: float) -> str:
     if step.waiting:
         events = dict.fromkeys(e for waits in step.waiting.values() for e in waits.values())
         parts.append(f"for {', '.join(events)}" if events else "goes on")
+    if step.held:
+        parts.append(f"for {', '.join(step.held.values())}")
+    if step.sleeping:
+        parts.append(f"begins {output.ago(min(step.sleeping.values()), now)}")
     if step.tries > total:
         parts.append(f"{step.tries} tries")
     if step.retrying:

@@ -14,6 +14,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from stepwell.authoring.machine.words import step_said, tag_said
 from stepwell.cli import output
 from stepwell.cli.engines import end_now, run_steps, store_at
 from stepwell.cli.interrupts import Interrupts
@@ -132,6 +133,15 @@ def _greet(console: Console, engine: Engine, lease: float) -> None:
     )
 
 
+def _said(name: str, value: object) -> str:
+    """One field of a telemetry event, in a line for people."""
+    if name == "step":
+        return step_said(str(value))
+    if name == "event":
+        value = tag_said(str(value)) or value
+    return str(value) if name in ("status", "error", "reason") else f"{name}={value}"
+
+
 def _die(_number: int) -> None:
     """The second signal: end now. What was committed is safe; the rest is taken over."""
     end_now(Exit.INTERRUPTED)
@@ -154,9 +164,9 @@ class Teller:
             output.json_line({"event": name, **fields, "at": output.iso(fields["at"])}, self._out)
             return
         rest = " ".join(
-            str(v) if k in ("step", "status", "error", "reason") else f"{k}={v}"
+            _said(k, v)
             for k, v in fields.items()
-            if k not in ("run", "workflow", "at", "retry_at")
+            if k not in ("run", "workflow", "at", "retry_at", "until")
         )
         line = Text.assemble(
             (output.clock(fields["at"]), "dim"),

@@ -5,7 +5,8 @@
     wait.opened  wait.ended  child.started  event.unhandled
 
 Every event carries `run`, `workflow`, `at` (seconds since the epoch, UTC) and, where it applies,
-`step`, `work` (the number of this piece of work in its run), `attempt` and `error`. The logger
+`step`, `work` (the number of this piece of work in its run), `attempt` and `error`; what begins or
+ends later by itself says when (`until`). A wait without `work` is the run's own. The logger
 `stepwell` gets each as one record, with the same fields as attributes. Nothing is made when nobody
 listens.
 """
@@ -34,6 +35,7 @@ from stepwell.kernel.journal import (
 from stepwell.kernel.outcomes import Fail, Outcome
 from stepwell.runtime.attempt import Attempt
 from stepwell.runtime.turn import ActiveRun, Watcher
+from stepwell.runtime.views import waiting_step
 
 logger = logging.getLogger("stepwell")
 
@@ -91,7 +93,8 @@ class Telemetry:
     def decided(self, run: ActiveRun, entry: Entry) -> None:
         match entry:
             case WorkAdded(begun=False):
-                self._tell(run, "step.queued", step=entry.step, work=entry.id)
+                until = entry.not_before
+                self._tell(run, "step.queued", step=entry.step, work=entry.id, until=until)
             case AttemptFailed():
                 work = run.run.work.get(entry.id)
                 name = "step.failed" if entry.retry_at is None else "step.retrying"
@@ -109,7 +112,15 @@ class Telemetry:
                 step = work.step if work is not None else None
                 self._tell(run, "step.expired", work=entry.id, step=step)
             case WaitOpened():
-                self._tell(run, "wait.opened", wait=entry.id, event=entry.tag, work=entry.work)
+                self._tell(
+                    run,
+                    "wait.opened",
+                    wait=entry.id,
+                    event=entry.tag,
+                    work=entry.work,
+                    step=waiting_step(entry.message) or None,
+                    until=entry.due,
+                )
             case WaitEnded():
                 self._tell(
                     run, "wait.ended", wait=entry.id, work=entry.work, timed_out=entry.timed_out

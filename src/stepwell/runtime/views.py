@@ -12,8 +12,9 @@ from stepwell.authoring.machine.body import MOVED
 from stepwell.authoring.machine.words import step_said, wanted
 from stepwell.kernel.definition import Definition
 from stepwell.kernel.journal import Entry, Joined, Published, Unhandled, WorkAdded, WorkDone
+from stepwell.kernel.outcomes import Message
 from stepwell.kernel.rest import held_up, in_vain
-from stepwell.kernel.run import DELAYED, QUEUED, RUNNING, Run, Wait, next_due, pending
+from stepwell.kernel.run import DELAYED, QUEUED, RUNNING, Run, next_due, pending
 from stepwell.stores.base import MessageRow, RunRow
 from stepwell.values import Json, RunStatus, utc
 
@@ -186,7 +187,7 @@ def waits_of(run: Run) -> list[WaitInfo]:
     for wait in pending(run).waits:
         work = run.work.get(wait.work)
         question = None if wait.question is None else _fields(wait.question.payload)
-        step = _waiting_step(wait) if work is None else work.step
+        step = waiting_step(wait.message) if work is None else work.step
         info = WaitInfo(
             wait.id,
             wait.tag,
@@ -203,9 +204,9 @@ def waits_of(run: Run) -> list[WaitInfo]:
     return found
 
 
-def _waiting_step(wait: Wait) -> str:
-    """The step that ended in this wait, if that is kept with it."""
-    held = None if wait.message is None else wait.message.payload
+def waiting_step(message: Message | None) -> str:
+    """The step that ended in a wait of the run, if that is kept with the wait."""
+    held = None if message is None else message.payload
     name = cast("Mapping[str, object]", held).get("from") if isinstance(held, Mapping) else None
     return name if isinstance(name, str) else ""
 

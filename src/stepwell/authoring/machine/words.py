@@ -8,9 +8,16 @@ from __future__ import annotations
 
 from stepwell.authoring.machine.body import END, FIRE, GO, MOVED, ON_FAIL, PLAN, RESULT, START
 from stepwell.authoring.machine.returns import EVENT
+from stepwell.kernel.decide import CHILD
 
 _STEPS = {END: "end", ON_FAIL: "@on_fail", PLAN: "planned", FIRE: "begin"}
-_TAGS = {START: "", GO: "", RESULT: "", MOVED: "word that its time has changed"}
+_TAGS = {
+    START: "",
+    GO: "",
+    RESULT: "",
+    MOVED: "word that its time has changed",
+    CHILD: "the end of its child run",
+}
 
 
 def is_hidden(step: str) -> bool:
