@@ -289,6 +289,8 @@ class Program:
         resident: keep a run in memory for a while when it only waits; without it, one that has no
             live body is let go of at once.
         shows_state: a parent run gets to see the state that its child ended with.
+        admit: looks at a message from outside, and at the run's state, before the run takes it in;
+            raises ValueError, saying why, for one that the run could not go on with.
     """
 
     definition: Definition
@@ -303,6 +305,7 @@ class Program:
     verbose: bool = False
     resident: bool = True
     shows_state: bool = False
+    admit: Callable[[Message, Mapping[str, Any]], None] | None = None
 
 
 def bare_program(name: str) -> Program:

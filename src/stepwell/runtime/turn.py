@@ -352,6 +352,10 @@ class ActiveRun:
             self.prepare(message)
             self.feed(Wrote(self.clock.now(), (message,)))
 
+    def shown(self) -> Mapping[str, Any]:
+        """The run's state, by key."""
+        return {} if self.store is None else self.store.values()
+
     def shown_state(self) -> Json:
         """The run's state, for its parent; None when its program does not show it."""
         if self.store is None or not self.program.shows_state:

@@ -600,9 +600,9 @@ class Worker:
 
     async def whole(self, data: bytes) -> bytes:
         """A journal row with the payloads that are kept apart put back."""
-        digests = codec.digests_in(data)
-        if not digests:
+        if not codec.has_marks(data):
             return data
+        digests = codec.digests_in(data)
         return codec.with_blobs(data, {d: await self.store.blob(d) for d in digests})
 
     async def _park(self, row: base.RunRow, reason: str) -> None:
@@ -695,6 +695,8 @@ class Worker:
         now = self.clock.now()
         try:
             input = input_of(message, active, now)
+            if isinstance(input, Arrived) and active.program.admit is not None:
+                active.program.admit(input.message, active.shown())
         except (ValueError, LookupError, TypeError, AttributeError, StoreCorrupt) as error:
             told = f"a message of kind {message.kind!r} can't be read: {error}"
             if message.kind not in _FROM_OUTSIDE:

@@ -35,7 +35,7 @@ from stepwell.authoring.machine.body import (
     MachineAttempt,
     start_message,
 )
-from stepwell.authoring.machine.context import load, plain
+from stepwell.authoring.machine.context import load, merged, plain
 from stepwell.authoring.machine.define import Machine, StepInfo, find_machine
 from stepwell.authoring.machine.plan import FireStep, PlanStep
 from stepwell.authoring.machine.status import SubflowResult, WorkflowStatus
@@ -97,6 +97,7 @@ def compile_machine(machine: Machine) -> Program:
         serializer=JsonSerializer(),
         resident=False,
         shows_state=True,
+        admit=lambda message, state: _admit(machine, message, state),
     )
 
 
@@ -324,6 +325,14 @@ def _subflow_result(ended: ChildResult) -> SubflowResult:
     error = None if ended.error is None else ended.error.message
     given = dict(cast("Mapping[str, Any]", result)) if isinstance(result, Mapping) else {}
     return SubflowResult(ended.run, WorkflowStatus.of(ended.status), context, error, given)
+
+
+def _admit(machine: Machine, message: Message, state: Mapping[str, Any]) -> None:
+    """A payload that the Context does not allow is refused before it wakes anything."""
+    payload, held = message.payload, state.get("context")
+    if isinstance(payload, Mapping) and held is not None and not message.tag.startswith("("):
+        given = cast("Mapping[str, Any]", payload)
+        merged(machine.context, held, given, f"the payload of {message.tag!r}")
 
 
 # --- ends ----------------------------------------------------------------------------------------
