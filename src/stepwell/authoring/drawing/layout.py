@@ -22,10 +22,19 @@ This module refuses to know what boxes mean, and how wide a text is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
+from stepwell.authoring.drawing.curves import (
+    LABEL_GAP,
+    first_sloped,
+    fitting,
+    go_bent,
+    go_straight,
+    loop_of,
+    tops_of,
+)
 from stepwell.authoring.drawing.layers import (
     Slot,
     columns,
@@ -34,86 +43,16 @@ from stepwell.authoring.drawing.layers import (
     order,
     turned_links,
 )
+from stepwell.authoring.drawing.shapes import Box, Layout, Link, Path, Point, Size
+
+__all__ = ["Box", "Layout", "Link", "Path", "Point", "Size", "layout"]
 
 MARGIN = 24.0
 LAYER_GAP = 40.0
-LABEL_GAP = 4.0
 PART_GAP = 48.0
 PORT_STEP = 16.0
 SELF_LOOP = 26.0
 ROW_WIDTH = 1500.0
-
-Point = tuple[float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """Width and height."""
-
-    w: float
-    h: float
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """An arrow to be placed; `label` is the size of its text, None for none."""
-
-    source: str
-    target: str
-    label: Size | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """A placed rectangle: its upper left corner and its size."""
-
-    x: float
-    y: float
-    w: float
-    h: float
-
-    def overlaps(self, other: Box) -> bool:
-        """Whether the two share some area."""
-        return (
-            self.x < other.x + other.w
-            and other.x < self.x + self.w
-            and self.y < other.y + other.h
-            and other.y < self.y + self.h
-        )
-
-    def moved(self, dx: float, dy: float) -> Box:
-        """The same rectangle elsewhere."""
-        return Box(self.x + dx, self.y + dy, self.w, self.h)
-
-
-@dataclass(frozen=True, slots=True)
-class Path:
-    """A placed arrow.
-
-    Attributes:
-        points: where it begins, then three points for each curve: two that draw it and its end.
-        label: the place of its text.
-        back: it leads upward: it closes a cycle.
-    """
-
-    points: tuple[Point, ...]
-    label: Box | None = None
-    back: bool = False
-
-    def moved(self, dx: float, dy: float) -> Path:
-        """The same arrow elsewhere."""
-        points = tuple((x + dx, y + dy) for x, y in self.points)
-        return Path(points, self.label and self.label.moved(dx, dy), self.back)
-
-
-@dataclass(slots=True)
-class Layout:
-    """Places for all boxes, by id, and all arrows, by their position among the links."""
-
-    boxes: dict[str, Box] = field(default_factory=dict[str, Box])
-    paths: dict[int, Path] = field(default_factory=dict[int, Path])
-    width: float = 0.0
-    height: float = 0.0
 
 
 def layout(sizes: Mapping[str, Size], links: Sequence[Link]) -> Layout:
@@ -249,7 +188,7 @@ class _Part:
         ports = self._ports(layers, chains)
         gaps = self._gaps(layers, chains, ports)
         while True:
-            tops = _tops(heights, [g + extra for g, extra in zip(gaps, lanes, strict=True)])
+            tops = tops_of(heights, [g + extra for g, extra in zip(gaps, lanes, strict=True)])
             curves = self._curves(chains, layer, tops, heights, ports)
             labels, full = self._labels(chains, curves)
             if full is None:
@@ -323,11 +262,11 @@ class _Part:
                 end = middle - self._inner(s).h / 2 if last else top + height
                 # A box that fills its layer (or nearly) is reached by the curve itself.
                 arrival = end if last and end <= top + 0.5 else top
-                _bend(
+                go_bent(
                     points, x, arrival, self._floor(chain.slots[position - 1], layer, tops, heights)
                 )
                 if end > arrival:
-                    _straight(points, x, end)
+                    go_straight(points, x, end)
             curves.append(points)
         return curves
 
@@ -345,8 +284,8 @@ class _Part:
             if size is None:
                 continue
             points = curves[k]
-            gap = _sloped(points, from_end=chains[k].turned)
-            found = _fitting(points[gap : gap + 4], size, placed.values())
+            gap = first_sloped(points, from_end=chains[k].turned)
+            found = fitting(points[gap : gap + 4], size, placed.values())
             if found is None:
                 return placed, k
             placed[k] = found
@@ -373,7 +312,7 @@ class _Part:
             result.paths[chain.number] = Path(points, labels.get(k), chain.turned)
         for n in self.loops:
             box = result.boxes[self.links[n].source]
-            result.paths[n] = _loop(box, self.links[n].label, self.reach[n])
+            result.paths[n] = loop_of(box, self.links[n].label, self.reach[n])
         return _normal(result)
 
 
@@ -392,80 +331,3 @@ def _normal(result: Layout) -> Layout:
         max(xs) - left,
         max(ys) - top,
     )
-
-
-# --- curves and labels ----------------------------------------------------------------------------
-
-
-def _tops(heights: Sequence[float], gaps: Sequence[float]) -> list[float]:
-    tops: list[float] = []
-    y = 0.0
-    for height, gap in zip(heights, gaps, strict=True):
-        tops.append(y)
-        y += height + gap
-    return tops
-
-
-def _straight(points: list[Point], x: float, y: float) -> None:
-    """A curve that is a line, down to (x, y)."""
-    x0, y0 = points[-1]
-    points += [(x0, y0 + (y - y0) / 3), (x, y0 + (y - y0) * 2 / 3), (x, y)]
-
-
-def _bend(points: list[Point], x: float, y: float, floor: float) -> None:
-    """From the lower side of a layer (`floor`) to (x, y), vertical at both ends."""
-    x0, y0 = points[-1]
-    if y0 < floor - 0.5:
-        _straight(points, x0, floor)
-        y0 = floor
-    half = (y - y0) / 2
-    points += [(x0, y0 + half), (x, y - half), (x, y)]
-
-
-def _sloped(points: Sequence[Point], *, from_end: bool) -> int:
-    """Where the curve over the arrow's first gap begins among its points."""
-    starts = list(range(0, len(points) - 3, 3))
-    gaps = [i for i in starts if not _is_line(points[i : i + 4])] or starts
-    return gaps[-1] if from_end else gaps[0]
-
-
-def _is_line(curve: Sequence[Point]) -> bool:
-    (_, y0), (_, y1), (_, y2), (_, y3) = curve
-    return abs((y1 - y0) * 2 - (y2 - y0)) < 1e-6 and abs((y1 - y0) * 3 - (y3 - y0)) < 1e-6
-
-
-def _on(curve: Sequence[Point], t: float) -> Point:
-    (ax, ay), (bx, by), (cx, cy), (dx, dy) = curve
-    u = 1 - t
-    a, b, c, d = u * u * u, 3 * u * u * t, 3 * u * t * t, t * t * t
-    return a * ax + b * bx + c * cx + d * dx, a * ay + b * by + c * cy + d * dy
-
-
-def _fitting(curve: Sequence[Point], size: Size, placed: Iterable[Box]) -> Box | None:
-    """A place for a label in the middle of the curve, or above or below that."""
-    top, bottom = curve[0][1] + LABEL_GAP, curve[3][1] - LABEL_GAP - 8.0
-    others = list(placed)
-    tries: list[float] = [0.5]
-    steps = max(12, int(2 * (bottom - top) / size.h))  # so many that a gap can grow to fit all
-    for i in range(1, steps + 1):
-        tries += [0.5 - i / (2 * steps + 1), 0.5 + i / (2 * steps + 1)]
-    for t in tries:
-        x, y = _on(curve, t)
-        box = Box(x - size.w / 2, y - size.h / 2, size.w, size.h)
-        if box.y < top or box.y + box.h > bottom:
-            continue
-        if not any(box.overlaps(other) for other in others):
-            return box
-    return None
-
-
-def _loop(box: Box, label: Size | None, reach: float) -> Path:
-    """An arrow from a box to itself, on its right side; its controls are `reach` away."""
-    right, middle = box.x + box.w, box.y + box.h / 2
-    low, high = middle + box.h * 0.28, middle - box.h * 0.28
-    points = ((right, low), (right + reach, low), (right + reach, high), (right, high))
-    place = None
-    if label is not None:
-        x = right + reach * 0.75 + LABEL_GAP
-        place = Box(x, middle - label.h / 2, label.w, label.h)
-    return Path(points, place, back=True)
