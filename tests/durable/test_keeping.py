@@ -331,3 +331,47 @@ async def test_a_state_that_holds_itself_fails_the_step_and_hangs_nobody(
     handler = await sqlite_engine.start(Bad(), how="state")
     with pytest.raises((ValueError, RecursionError)):
         await handler
+
+
+MARKED: list[Any] = [
+    {"\x00blob": "no digest"},
+    {"\x00blob": "a" * 64, "more": [{"\x00blob": {"\x00blob": 1}}]},
+    {"\x00blob": {"a": 1}},
+    {"\x00blob": None},
+    "\x00blob",
+    "\\u0000blob",
+]
+
+
+class Carried(Event):
+    what: Any
+    big: str
+
+
+class Carries(Workflow):
+    @step
+    async def one(self, ctx: Context, ev: StartEvent) -> Carried:
+        await ctx.store.set("what", ev.what)
+        return Carried(what=ev.what, big="x" * ev.size)
+
+    @step
+    async def two(self, ctx: Context, ev: Carried) -> StopEvent:
+        await ctx.sleep(3600)
+        return StopEvent(result=[ev.what, await ctx.store.get("what"), len(ev.big)])
+
+
+@pytest.mark.parametrize("size", [0, 200_000])
+@pytest.mark.parametrize("what", MARKED)
+async def test_a_payload_that_looks_like_one_kept_apart_comes_back_as_it_was(
+    virtual_clock: VirtualClock, tmp_path: Path, what: object, size: int
+) -> None:
+    url = f"sqlite:///{tmp_path}/runs.db?durability=process"
+    flow = Carries(timeout=None)
+    first = virtual_clock.engine(url, [flow])
+    handler = await first.start(flow, what=what, size=size)
+    await virtual_clock.settle()
+    await first.stop()
+    second = virtual_clock.engine(url, [flow])
+    assert await second.result(handler.run_id) == [what, what, size]
+    third = virtual_clock.engine(url, [flow])
+    assert await third.result(handler.run_id) == [what, what, size]

@@ -60,7 +60,7 @@ _quote = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 def encode(entries: Iterable[j.Entry], types: TypeRegistry, at: float) -> bytes:
     """The JSON text of `entries`, as one journal row written at `at`."""
-    return f"[{','.join(encode_entry(e, types, at) for e in entries)}]".encode()
+    return _unmarked(f"[{','.join(encode_entry(e, types, at) for e in entries)}]").encode()
 
 
 def encode_entry(entry: j.Entry, types: TypeRegistry, at: float) -> str:
@@ -401,6 +401,24 @@ def rough_size(value: object, enough: int) -> int:
 # --- big payloads --------------------------------------------------------------------------------
 
 _BLOB = "\x00blob"
+"""The key that marks what is kept apart: `{_BLOB: digest}`. A dictionary of a user's that has this
+key stands, as it is, under the same mark: `{_BLOB: {...}}`."""
+
+_MARK = "\\u0000blob"
+
+
+def _unmarked(text: str) -> str:
+    """JSON text in which nothing of a user's looks like what is kept apart."""
+    return _quote(_literally(json.loads(text))) if _MARK in text else text
+
+
+def _literally(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_literally(item) for item in cast("list[Any]", value)]
+    if isinstance(value, dict):
+        rows = {key: _literally(item) for key, item in cast("dict[str, Any]", value).items()}
+        return {_BLOB: rows} if _BLOB in rows else rows
+    return value
 
 
 def encode_with_blobs(
@@ -413,12 +431,14 @@ def encode_with_blobs(
         text = encode_entry(entry, types, at)
         if len(text) > above:
             text = _quote(_apart(json.loads(text), above, blobs))
+        else:
+            text = _unmarked(text)
         rows.append(text)
     return [f"[{','.join(rows)}]".encode()], blobs
 
 
 def _apart(value: Any, above: int, blobs: dict[str, bytes]) -> Any:
-    """`value` with its big parts replaced by their digests."""
+    """`value` with its big parts replaced by their digests, and the rest literally."""
     if isinstance(value, list):
         items = cast("list[Any]", value)
         if (
@@ -431,42 +451,49 @@ def _apart(value: Any, above: int, blobs: dict[str, bytes]) -> Any:
             if len(data) > above:
                 digest = hashlib.sha256(data).hexdigest()
                 blobs[digest] = data
-                return [items[0], {_BLOB: digest}, *items[2:]]
+                return [items[0], {_BLOB: digest}, *_literally(items[2:])]
         return [_apart(item, above, blobs) for item in items]
-    return value
+    return _literally(value)
+
+
+def has_marks(data: bytes) -> bool:
+    """Whether a journal row has to go through `with_blobs` before it is decoded."""
+    return _MARK.encode() in data
 
 
 def digests_in(data: bytes) -> list[str]:
     """The digests of the payloads that a journal row keeps apart."""
-    if b"\\u0000blob" not in data:
-        return []
     found: list[str] = []
 
     def look(value: Any) -> None:
         if isinstance(value, dict):
             rows = cast("dict[str, Any]", value)
-            if _BLOB in rows:
-                found.append(str(rows[_BLOB]))
+            mark = rows.get(_BLOB)
+            if isinstance(mark, str):
+                found.append(mark)
             else:
-                for item in rows.values():
+                literal = cast("dict[str, Any]", mark) if isinstance(mark, dict) else rows
+                for item in literal.values():
                     look(item)
         elif isinstance(value, list):
             for item in cast("list[Any]", value):
                 look(item)
 
-    look(json.loads(data))
+    look(_json(data))
     return found
 
 
 def with_blobs(data: bytes, blobs: Mapping[str, bytes]) -> bytes:
-    """A journal row with the payloads that were kept apart put back."""
+    """A journal row as it was before what is in `blobs` was kept apart."""
 
     def put(value: Any) -> Any:
         if isinstance(value, dict):
             rows = cast("dict[str, Any]", value)
-            if _BLOB in rows:
-                return json.loads(blobs[str(rows[_BLOB])])
-            return {key: put(item) for key, item in rows.items()}
+            mark = rows.get(_BLOB)
+            if isinstance(mark, str):
+                return json.loads(blobs[mark])
+            literal = cast("dict[str, Any]", mark) if isinstance(mark, dict) else rows
+            return {key: put(item) for key, item in literal.items()}
         if isinstance(value, list):
             return [put(item) for item in cast("list[Any]", value)]
         return value
