@@ -10,9 +10,9 @@ import click
 from stepwell.cli import output
 from stepwell.cli.engines import find_run, looking, run_async
 from stepwell.cli.errors import CommandError
+from stepwell.cli.inputs import input_of
 from stepwell.cli.load import load_all
 from stepwell.cli.options import app_option, settings, shared_options, store_option
-from stepwell.cli.run import input_of
 from stepwell.errors import WorkflowRuntimeError
 from stepwell.runtime.engine import Engine
 from stepwell.runtime.handler import WorkflowHandler

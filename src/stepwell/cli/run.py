@@ -10,7 +10,6 @@ import sys
 import time
 import traceback
 from collections.abc import AsyncGenerator, Generator
-from pathlib import Path
 from typing import Any, cast
 
 import click
@@ -23,6 +22,7 @@ from stepwell.cli import output
 from stepwell.cli.asking import Asker
 from stepwell.cli.engines import end_now, run_steps, store_at
 from stepwell.cli.errors import CommandError
+from stepwell.cli.inputs import input_of
 from stepwell.cli.interrupts import Interrupts
 from stepwell.cli.load import load_one
 from stepwell.cli.logs_handler import console_logging
@@ -116,47 +116,6 @@ def run(
         quiet,
     )
     ctx.exit(run_steps(start.detached() if detach else start.watched()))
-
-
-def input_of(given: str | None, fields: tuple[str, ...]) -> dict[str, Any]:
-    """The start event's fields, as they were typed."""
-    found: dict[str, Any] = {}
-    if given is not None:
-        text = _text(given)
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise CommandError(
-                f"--input is no JSON: {error}", hint='Write for example \'{"topic": "ships"}\'.'
-            ) from error
-        if not isinstance(value, dict):
-            raise CommandError(
-                f"--input is {type(value).__name__}, not an object",
-                hint="Name the field: '{\"topic\": ...}'.",
-            )
-        found.update(cast("dict[str, Any]", value))
-    for field in fields:
-        key, equals, value = field.partition("=")
-        if not equals or not key:
-            raise CommandError(f"-i {field!r} is not key=value", hint="Write -i topic=ships.")
-        try:
-            found[key] = json.loads(value)
-        except json.JSONDecodeError:
-            found[key] = value
-    return found
-
-
-def _text(given: str) -> str:
-    if not given.startswith("@"):
-        return given
-    if given == "@-":
-        return sys.stdin.read()
-    try:
-        return Path(given[1:]).read_text(encoding="utf-8")
-    except OSError as error:
-        raise CommandError(f"{given[1:]} can't be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise CommandError(f"{given[1:]} is not UTF-8 text") from error
 
 
 class Start:

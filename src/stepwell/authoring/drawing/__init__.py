@@ -4,9 +4,9 @@
     draw(definition, "html", run=run_view(definition, entries))
 
 The stages are files: `run` reads a journal (into a `view`), `journal` a definition out of one,
-`picture` (with `words`) says which boxes and arrows there are, `layout` (with `layers`, `curves` and
-`shapes`) places them, and `mermaid`, `graphviz`, `svg` and `page` write them down. `flows` draws
-event workflows, with their resources and child workflows.
+`picture` (with `words`) says which boxes and arrows there are, `layout` (with `layers`, `curves`
+and `shapes`) places them, and `mermaid`, `graphviz`, `svg` and `page` write them down. `flows`
+draws event workflows, with their resources and child workflows.
 """
 
 from stepwell.authoring.drawing.draw import Format, draw
