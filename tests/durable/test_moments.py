@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -13,6 +14,7 @@ from tests.durable.flows import Answer, Linear, Middle, asks
 from stepwell import (
     All,
     Context,
+    Event,
     HumanResponseEvent,
     InputRequiredEvent,
     StartEvent,
@@ -20,7 +22,7 @@ from stepwell import (
     Workflow,
     step,
 )
-from stepwell.errors import RunAlreadyExists, StoreLocked, WorkflowRuntimeError
+from stepwell.errors import InvalidArgument, RunAlreadyExists, StoreLocked, WorkflowRuntimeError
 from stepwell.kernel.outcomes import Message
 from stepwell.stores.base import NewMessage, NewRun, WorkerRow
 from stepwell.stores.memory import MemoryStore
@@ -157,6 +159,7 @@ async def test_a_start_that_makes_no_sense_parks_its_run(virtual_clock: VirtualC
     assert info.status is RunStatus.PARKED
     assert info.reason is not None
     assert "start" in info.reason
+    assert "http" not in info.reason
     await engine.resume("bad")
     await virtual_clock.settle()
     assert (await engine.get("bad")).status is RunStatus.PARKED
@@ -336,3 +339,42 @@ async def test_more_than_one_start_message_waits_for_room(
         for event in (StartEvent(), Middle(n=1), Answer(text="both"))
     ]
     assert await sqlite_engine.begin(flow, program, messages) == "both"
+
+
+class Number(Event):
+    n: int
+
+
+class Strict(Workflow):
+    @step
+    async def first(self, ev: StartEvent) -> Number:
+        return Number(n=1)
+
+    @step
+    async def second(self, ev: Number) -> StopEvent:
+        await asyncio.sleep(3600)
+        return StopEvent()
+
+
+async def test_why_data_does_not_fit_is_said_without_addresses(
+    virtual_clock: VirtualClock,
+) -> None:
+    store = MemoryStore()
+    flow = Strict(timeout=None)
+    first = virtual_clock.engine(store, [flow])
+    handler = await first.start(flow)
+    await virtual_clock.settle()
+    with pytest.raises(InvalidArgument) as refused:
+        await first.signal(handler.run_id, "Number", {"n": "x"})
+    await first.stop()
+    rows = store._runs[handler.run_id].journal  # pyright: ignore[reportPrivateUsage]
+    for place, row in enumerate(rows):
+        rows[place] = replace(row, data=row.data.replace(b'{"n":1}', b'{"n":"x"}'))
+    second = virtual_clock.engine(store, [flow])
+    await second.start_up()
+    await virtual_clock.settle()
+    info = await second.get(handler.run_id)
+    assert info.status is RunStatus.PARKED
+    for told in (str(refused.value), str(info.reason)):
+        assert "valid integer" in told
+        assert "http" not in told

@@ -49,6 +49,7 @@ from stepwell.runtime.views import (
     WaitInfo,
     Why,
     answered_by,
+    in_short,
     last_word,
     run_info,
     waits_of,
@@ -606,7 +607,8 @@ class Engine:
                     with readable(info.id):
                         found.append((info, misfit_of(run, known[0])))
                 except (ValueError, KeyError, TypeError, StoreError) as error:
-                    found.append((info, f"its journal can't be read by this code: {error}"))
+                    told = in_short(error)
+                    found.append((info, f"its journal can't be read by this code: {told}"))
             if cursor is None:
                 return found
 
@@ -702,7 +704,9 @@ class Engine:
         try:
             event = kind(**payload)
         except (ValueError, TypeError) as error:
-            raise InvalidArgument(f"the payload does not make a {tag}: {error}") from error
+            raise InvalidArgument(
+                f"the payload does not make a {tag}: {in_short(error)}"
+            ) from error
         return Message(tag, event, data=types.dumps(event, where=tag))
 
     async def broadcast(

@@ -37,7 +37,7 @@ from stepwell.runtime import codec
 from stepwell.runtime.clock import new_run_id
 from stepwell.runtime.saved import snapshot
 from stepwell.runtime.turn import ActiveRun
-from stepwell.runtime.views import run_detail
+from stepwell.runtime.views import in_short, run_detail
 from stepwell.stores.base import Commit, NewMessage, NewRun, Snapshot
 from stepwell.values import ErrorInfo, RunStatus
 
@@ -129,7 +129,7 @@ class RunLedger:
     def broken(self, bug: Exception) -> None:
         info = ErrorInfo.of(bug)
         active = cast(ActiveRun, self.active)
-        entry = RunParked(f"stepwell failed: {info.type}: {info.message}", active.clock.now())
+        entry = RunParked(f"stepwell failed: {info.type}: {in_short(bug)}", active.clock.now())
         active.run.parked = entry.reason
         self.enter([entry], entry.at)
 

@@ -166,6 +166,12 @@ def run_detail(run: Run) -> Json:
     return {"waits": [_wait_json(w) for w in waits_of(run)[:SHOWN]]}
 
 
+def in_short(error: BaseException) -> str:
+    """An error's text, as a person reads it: without pydantic's addresses of its manual."""
+    lines = str(error).splitlines()
+    return "\n".join(line for line in lines if "https://errors.pydantic.dev/" not in line)
+
+
 def let_go_detail(run: Run) -> Json:
     """What is kept with the row of a run that its worker let go of on purpose."""
     return {**cast("dict[str, Json]", run_detail(run)), "let_go": True}

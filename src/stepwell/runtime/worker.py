@@ -51,7 +51,7 @@ from stepwell.runtime.local import make_context
 from stepwell.runtime.saved import restore
 from stepwell.runtime.telemetry import watchers_for
 from stepwell.runtime.turn import ActiveRun
-from stepwell.runtime.views import let_go_detail, was_let_go
+from stepwell.runtime.views import in_short, let_go_detail, was_let_go
 from stepwell.stores import base
 from stepwell.stores.base import Commit, MessageRow, NewMessage, Store, WorkerRow
 from stepwell.values import Clock, RunStatus, TimerHandle
@@ -385,7 +385,7 @@ class Worker:
             raise
         except Exception as bug:
             logger.critical("run %s can't be taken up", loaded.row.id, exc_info=bug)
-            await self._park(loaded.row, f"stepwell failed: {bug!r}")
+            await self._park(loaded.row, f"stepwell failed: {type(bug).__name__}: {in_short(bug)}")
 
     async def resume(self, run: str) -> ActiveRun | None:
         """Take up a parked run that a person lets go on; None when it still can't.
@@ -536,7 +536,7 @@ class Worker:
             run, state = await self.fold(loaded, program)
             misfit = misfit_of(run, program)
         except (StepwellError, ValueError, KeyError, AttributeError, TypeError) as error:
-            misfit = f"its journal can't be read by this code: {error}"
+            misfit = f"its journal can't be read by this code: {in_short(error)}"
             run, state = Run(row.id), None
         if misfit is not None:
             await self._park(row, misfit)
@@ -698,7 +698,7 @@ class Worker:
             if isinstance(input, Arrived) and active.program.admit is not None:
                 active.program.admit(input.message, active.shown())
         except (ValueError, LookupError, TypeError, AttributeError, StoreCorrupt) as error:
-            told = f"a message of kind {message.kind!r} can't be read: {error}"
+            told = f"a message of kind {message.kind!r} can't be read: {in_short(error)}"
             if message.kind not in _FROM_OUTSIDE:
                 # The run can't be right without it. It stays, for who resumes the run.
                 logger.error("run %s: %s", ledger.run_id, told)
@@ -817,7 +817,7 @@ class Worker:
 
     def crashed(self, ledger: RunLedger, bug: Exception) -> None:
         """A turn can't be written down: a fault of this library. A person has to look at it."""
-        reason = f"stepwell failed: {bug!r}"
+        reason = f"stepwell failed: {type(bug).__name__}: {in_short(bug)}"
         self._owed.append(
             Commit(
                 run=ledger.run_id,
