@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast, overload
 from pydantic import BaseModel
 
 from stepwell.authoring.machine.compile import compile_machine
+from stepwell.authoring.machine.context import declared, unkept
 from stepwell.authoring.machine.cron import Schedule
 from stepwell.authoring.machine.define import (
     Machine,
@@ -232,7 +233,7 @@ def _define(
         raise WorkflowConfigurationError(
             f"Workflow {cls.__name__} must have exactly one step marked with start=True"
         )
-    reach = {info.name: scan(info.func) for info in steps.values()}
+    reach = {info.name: scan(info.func, cls) for info in steps.values()}
     _check_targets(cls, steps, reach)
     if not callable(getattr(cls, "create_context", None)):
         default = _from_event if trigger is not None else _from_fields
@@ -267,7 +268,9 @@ def _from_fields(cls: Any, **fields: Any) -> BaseModel:
 def _from_event(cls: Any, event: Any = None, **fields: Any) -> BaseModel:
     context = machine_of(cls).context
     given: dict[str, Any] = dict(fields) if event is None else {**event.fields(), **fields}
-    known = context.model_fields
+    if context.model_config.get("extra") in ("allow", "forbid"):
+        return context(**given)
+    known = declared(context)
     return context(**{key: value for key, value in given.items() if key in known})
 
 
@@ -279,6 +282,12 @@ def _context_of(cls: type, trigger: Trigger | None) -> type[BaseModel]:
         raise WorkflowConfigurationError(
             f"Workflow {cls.__name__} must define a Context class: an inner class "
             "`Context(BaseModel)` with the run's data"
+        )
+    secret = unkept(context)
+    if secret is not None:
+        raise WorkflowConfigurationError(
+            f"Workflow {cls.__name__}: the Context's field {secret} is a secret, whose value would "
+            "be kept as stars; keep the name of the secret, or give the field a serializer"
         )
     return context
 
