@@ -22,12 +22,11 @@ This module refuses to know runs, attempts and journals.
 
 from __future__ import annotations
 
-import copy
 import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from typing import Any, Generic, Protocol, TypeVar, cast, runtime_checkable
+from contextlib import asynccontextmanager, nullcontext
+from typing import Any, Generic, cast
 
 from pydantic import BaseModel, ValidationError
 
@@ -48,6 +47,15 @@ from stepwell.authoring.events.state_data import (
     parse_in_memory_state,
     state_to_dict,
 )
+from stepwell.authoring.events.state_edit import (
+    ATOMS,
+    StateEdit,
+    StateStore,
+    StateT,
+    copied,
+    differs,
+    put_value,
+)
 from stepwell.authoring.events.state_lock import EditLock
 from stepwell.authoring.events.state_path import (
     MAX_DEPTH,
@@ -56,7 +64,6 @@ from stepwell.authoring.events.state_path import (
     find,
     get_field,
     put_field,
-    remove_field,
     replaced,
     split_path,
 )
@@ -78,80 +85,7 @@ __all__ = [
     "parse_in_memory_state",
 ]
 
-StateT = TypeVar("StateT", bound=BaseModel)
 _FREE = nullcontext()  # nobody has ever edited: writers need no lock
-_ATOMS = (str, int, float, bool, bytes, type(None))
-
-
-@runtime_checkable
-class StateStore(Protocol[StateT]):
-    """What steps and handlers do with the state of a run; `InMemoryStateStore` says how."""
-
-    @property
-    def state_type(self) -> type[StateT]:
-        """The class of the state."""
-        ...
-
-    async def get_state(self) -> StateT:
-        """Return a shallow copy of the state."""
-        ...
-
-    async def set_state(self, state: StateT) -> None:
-        """Replace the state, or merge a state of a parent type into it."""
-        ...
-
-    async def get(self, path: str, default: Any = ...) -> Any:
-        """Return the value at a dotted path."""
-        ...
-
-    async def set(self, path: str, value: Any) -> None:
-        """Set the value at a dotted path."""
-        ...
-
-    async def clear(self) -> None:
-        """Set all fields to their defaults."""
-        ...
-
-    def edit_state(self) -> AbstractAsyncContextManager[StateT]:
-        """Change several values at once, alone."""
-        ...
-
-    def to_dict(self, serializer: BaseSerializer) -> dict[str, Any]:
-        """Return the state as data."""
-        ...
-
-
-class StateEdit:
-    """One write: the top-level fields it changed, before and after (`MISSING`: not there).
-
-    Attributes:
-        before: old values by field name.
-        after: new values by field name.
-    """
-
-    __slots__ = ("__weakref__", "_store", "after", "before")
-
-    def __init__(
-        self, store: InMemoryStateStore[Any], before: dict[str, object], after: dict[str, object]
-    ) -> None:
-        self._store = store
-        self.before = before
-        self.after = after
-
-    def patch(self, serializer: BaseSerializer | None = None) -> list[dict[str, Any]]:
-        """Return the JSON patch of this write, and take it as journaled.
-
-        It is empty for fields that are settled already.
-
-        For several writes, `InMemoryStateStore.patch` encodes each field only once.
-
-        Raises:
-            ValueError: a value cannot be written; the message names its key.
-        """
-        return self._store.patch([self], serializer)
-
-    def __repr__(self) -> str:
-        return f"StateEdit(before={self.before!r}, after={self.after!r})"
 
 
 class InMemoryStateStore(Generic[StateT]):
@@ -344,12 +278,12 @@ class InMemoryStateStore(Generic[StateT]):
         async with self._lock.block():
             old = fields_of(self._live())
             state = self._live().model_copy()
-            for key, value in _copied(old).items():
+            for key, value in copied(old).items():
                 put_field(state, key, value)
             yield state
             new = fields_of(state)
             gone: dict[str, Any] = dict.fromkeys(old.keys() - new.keys(), MISSING)
-            changed = {k: v for k, v in new.items() if k not in old or _differs(old[k], v)}
+            changed = {k: v for k, v in new.items() if k not in old or differs(old[k], v)}
             if gone or changed:
                 self._commit(gone | changed)
 
@@ -361,7 +295,7 @@ class InMemoryStateStore(Generic[StateT]):
             self._state = state = new_state
         else:
             for key, value in after.items():
-                _put(state, key, value)
+                put_value(state, key, value)
         if self.observer is None:
             if self._journaled:  # the journal was not told
                 for key in after:
@@ -371,7 +305,7 @@ class InMemoryStateStore(Generic[StateT]):
         for key, old in before.items():
             new = get_field(state, key)  # assignment may have converted it
             # The same object may have been changed in place; only for atoms it says nothing.
-            if new is not old or not (new is MISSING or isinstance(new, _ATOMS)):
+            if new is not old or not (new is MISSING or isinstance(new, ATOMS)):
                 changed[key] = new
         if changed:
             edit = StateEdit(self, {key: before[key] for key in changed}, changed)
@@ -462,7 +396,7 @@ class InMemoryStateStore(Generic[StateT]):
             if place + 1 < len(edits):
                 edits[place + 1].before[key] = edit.before[key]
             elif get_field(state, key) is after:
-                _put(state, key, edit.before[key])
+                put_value(state, key, edit.before[key])
 
     def encoded(self, serializer: BaseSerializer | None = None) -> dict[str, Any]:
         """Return what a snapshot must hold: the fields as JSON, without unsettled edits.
@@ -547,34 +481,3 @@ class InMemoryStateStore(Generic[StateT]):
 
     def __repr__(self) -> str:
         return f"InMemoryStateStore({qualified_name(self.state_type)})"
-
-
-def _put(state: BaseModel, key: str, value: Any) -> None:
-    if value is MISSING:
-        remove_field(state, key)
-    else:
-        put_field(state, key, value)
-
-
-def _copied(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Deep copies that keep what they share among each other; what cannot be copied is shared."""
-    memo: dict[int, Any] = {}
-    copies: dict[str, Any] = {}
-    for key, value in values.items():
-        try:
-            copies[key] = copy.deepcopy(value, memo)
-        except TypeError:  # locks, clients, sockets
-            copies[key] = value
-    return copies
-
-
-def _differs(old: Any, new: Any) -> bool:
-    if isinstance(old, (dict, list, *_ATOMS)):
-        try:
-            return not patches.same(old, new)
-        except (TypeError, ValueError):  # something inside has no plain equality
-            return True
-    try:
-        return type(old) is not type(new) or not bool(old == new)
-    except (TypeError, ValueError):  # such as arrays, whose equality is an array
-        return True
