@@ -174,17 +174,20 @@ class Engine:
 
     async def _start_up(self) -> None:
         await self._store.open()
+        self._say_where()
+        try:
+            await self._worker.start()
+        except BaseException:
+            await self._store.close()
+            raise
+
+    def _say_where(self) -> None:
         if self._store.durability == "none":
             logger.warning(
                 "stepwell keeps runs in memory only (%s): they survive nothing", self.url
             )
         else:
             logger.info("stepwell keeps runs in %s (%s)", self.url, self._store.durability)
-        try:
-            await self._worker.start()
-        except BaseException:
-            await self._store.close()
-            raise
 
     async def stop(self, grace: float = 2.0) -> None:
         """Stop: claim nothing more, let bodies that are running end within `grace` seconds, let go

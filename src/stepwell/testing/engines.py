@@ -1,11 +1,14 @@
 """An engine that tells a test when bodies begin and end, and can hold them up.
 
-It is the real engine. It only wraps the handlers of the programs that it learns of.
+It is the real engine. It only wraps the handlers of the programs that it learns of. A program is
+its workflow's, not the engine's, so the wrapping outlives the engine: it holds on to nothing, and
+asks the worker that does the run whether there is anybody to report to.
 """
 
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
@@ -13,6 +16,7 @@ from stepwell.authoring.program import Handler, Program, StepAttempt
 from stepwell.kernel.outcomes import Message, Outcome
 from stepwell.runtime.attempt import current
 from stepwell.runtime.engine import Engine
+from stepwell.runtime.ledger import RunLedger
 
 
 class Hooks:
@@ -26,6 +30,10 @@ class Hooks:
 
     def ended(self, run: str, step: str, key: str) -> None:
         """A body returned; what it returned is not kept yet."""
+
+
+_engines: weakref.WeakValueDictionary[int, HookedEngine] = weakref.WeakValueDictionary()
+"""The engines that want reports, by the id of their worker, which lives as long as they do."""
 
 
 class HookedEngine(Engine):
@@ -42,11 +50,13 @@ class HookedEngine(Engine):
     ) -> None:
         super().__init__(*args, **settings)
         worker = self._worker
+        self.hooks, self.pause = hooks, pause
+        _engines[id(worker)] = self
         know = worker.know
 
         def know_hooked(program: Program, owner: object) -> None:
             program.handlers = {
-                name: HookedHandler(_plain(handler), name, hooks, pause)
+                name: HookedHandler(_plain(handler), name)
                 for name, handler in program.handlers.items()
             }
             know(program, owner)
@@ -58,6 +68,9 @@ class HookedEngine(Engine):
     def abandon(self) -> None:
         """Leave the engine as it is, for good: its process seems to have died."""
         self._abandoned = True
+
+    def _say_where(self) -> None:
+        """Nobody takes virtual time for the real one, and what happens in it need not survive."""
 
     async def start_up(self) -> None:
         """See `Engine.start_up`. One that was abandoned never gets there."""
@@ -78,17 +91,9 @@ def _plain(handler: Handler) -> Handler:
 class HookedHandler:
     """A handler whose bodies report to a test."""
 
-    def __init__(
-        self,
-        handler: Handler,
-        step: str,
-        hooks: Hooks,
-        pause: Callable[[], Awaitable[None]],
-    ) -> None:
+    def __init__(self, handler: Handler, step: str) -> None:
         self.handler = handler
         self.step = step
-        self.hooks = hooks
-        self.pause = pause
 
     @property
     def may_return(self) -> str:
@@ -104,13 +109,18 @@ class HookedHandler:
     async def _body(
         self, owner: object, message: Message | tuple[Message, ...], attempt: StepAttempt
     ) -> object:
-        await self.pause()
         mine = current.get()
+        ledger = mine.active.ledger
+        engine = _engines.get(id(ledger.worker)) if isinstance(ledger, RunLedger) else None
+        if engine is None:
+            return await self.handler.begin(owner, message, attempt)
+        hooks, pause = engine.hooks, engine.pause
+        await pause()
         run, key = mine.active.run.id, mine.idempotency_key()
-        self.hooks.began(run, self.step, key)
+        hooks.began(run, self.step, key)
         result = await self.handler.begin(owner, message, attempt)
-        self.hooks.ended(run, self.step, key)
-        await self.pause()
+        hooks.ended(run, self.step, key)
+        await pause()
         return result
 
     def outcome(self, result: object) -> Outcome:

@@ -13,9 +13,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasChoices, BaseModel, Secret, SecretBytes, SecretStr, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
 from stepwell.errors import ContextStateError, UnserializableValue
@@ -67,14 +67,46 @@ def load(kind: type[M], doc: Mapping[str, Any], what: str) -> M:
 def merged(kind: type[M], doc: Mapping[str, Any], payload: Mapping[str, Any], what: str) -> M:
     """The Context with `payload` merged into it: fields that it does not declare are dropped,
     unless it allows (or forbids) extra ones. Raises ValueError, as `load`."""
-    return load(kind, {**doc, **plain(payload, what)}, what)
+    names = declared(kind)
+    fields = cast("dict[str, Any]", plain(payload, what))
+    given = {names.get(key, key): value for key, value in fields.items()}
+    return load(kind, {**doc, **given}, what)
+
+
+def declared(kind: type[BaseModel]) -> dict[str, str]:
+    """The field that a key of a payload means, by the names and the aliases of the fields."""
+    found: dict[str, str] = {}
+    for name, field in kind.model_fields.items():
+        alias = field.validation_alias or field.alias
+        choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+        found.update((one, name) for one in choices if isinstance(one, str))
+    found.update((name, name) for name in kind.model_fields)
+    return found
 
 
 def undeclared(kind: type[BaseModel], payload: Mapping[str, Any]) -> list[str]:
     """The keys of `payload` that a Context of this kind drops."""
     if kind.model_config.get("extra") in ("allow", "forbid"):
         return []
-    return sorted(key for key in payload if key not in kind.model_fields)
+    return sorted(set(payload) - set(declared(kind)))
+
+
+def unkept(kind: type[BaseModel]) -> str | None:
+    """A field whose values JSON would show as stars: pydantic's secrets."""
+    own = kind.__pydantic_decorators__
+    if own.model_serializers:
+        return None
+    shown = {name for made in own.field_serializers.values() for name in made.info.fields}
+    for name, field in kind.model_fields.items():
+        if name not in shown and "*" not in shown and _is_secret(field.annotation):
+            return name
+    return None
+
+
+def _is_secret(annotation: object) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, SecretStr | SecretBytes | Secret):
+        return True
+    return any(_is_secret(part) for part in get_args(annotation))
 
 
 def dump(context: BaseModel, what: str) -> dict[str, Any]:

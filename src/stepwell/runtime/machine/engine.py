@@ -210,6 +210,10 @@ class WorkflowEngine:
             context = machine.new_context(**fields)
         elif fields:
             raise TypeError("start() takes a Context, or the fields of one, not both")
+        elif not isinstance(context, machine.context):
+            raise TypeError(
+                f"start() takes a {machine.cls.__name__}.Context, not {type(context).__name__}"
+            )
         message = start_message(machine, context)
         return await self._begin(core, machine, message, key, correlation)
 
@@ -335,7 +339,7 @@ class WorkflowEngine:
         check_name(name, "signal", "signal()")
         if run_id is not None and correlation is not None:
             raise ValueError("signal() takes run_id or correlation, not both")
-        given = cast("dict[str, Any]", plain(payload or {}, f"the payload of {name!r}"))
+        given = _payload(payload, f"the payload of {name!r}")
         if run_id is None and correlation is None:
             await self._check(core, await self._ids(core, waiting=name), name, given)
             return await core.broadcast(name, given)
@@ -452,7 +456,7 @@ class WorkflowEngine:
             raise ValueError(f"emit(at=...) takes an aware datetime, with a timezone; got {at}")
         now = core.now()
         when = utc(now) if at is None else at.astimezone(UTC)
-        given = plain(payload or {}, f"the payload of event {name!r}")
+        given = _payload(payload, f"the payload of event {name!r}")
         event = WorkflowEvent(event_id or new_run_id(), name, when, entity, given)
         # All Contexts first: one that can't be made leaves nothing half-done.
         plans = [self._plan(m, event) for m in machines() if m.trigger and m.trigger.event == name]
@@ -557,6 +561,16 @@ def _given(run: Run) -> Mapping[str, Any]:
     if first is None or first.tag != START:
         return {}
     return cast("Mapping[str, Any]", first.payload).get("context") or {}
+
+
+def _payload(payload: object, what: str) -> dict[str, Any]:
+    if payload is None:
+        return {}
+    if isinstance(payload, BaseModel):
+        payload = payload.model_dump()
+    if not isinstance(payload, Mapping):
+        raise TypeError(f"{what} is a mapping of fields to values, not {payload!r:.80}")
+    return cast("dict[str, Any]", plain(cast("Mapping[str, Any]", payload), what))
 
 
 def _on_class(cls: type, method: Callable[..., object], event: WorkflowEvent) -> bool:
