@@ -375,3 +375,22 @@ async def test_a_payload_that_looks_like_one_kept_apart_comes_back_as_it_was(
     assert await second.result(handler.run_id) == [what, what, size]
     third = virtual_clock.engine(url, [flow])
     assert await third.result(handler.run_id) == [what, what, size]
+
+
+class Shapes(Workflow):
+    @step
+    async def one(self, ev: StartEvent) -> StopEvent:
+        return StopEvent(result={"t": (1, 2), 3: float("inf"), "s": "text", "f": 1.5})
+
+
+async def test_who_ran_it_gets_the_result_itself_and_others_what_is_kept(
+    virtual_clock: VirtualClock, tmp_path: Path
+) -> None:
+    """As docs/reference/handler.md says."""
+    flow = Shapes(timeout=None)
+    first = virtual_clock.engine(url_of(tmp_path), [flow])
+    handler = await first.start(flow)
+    assert await handler == {"t": (1, 2), 3: float("inf"), "s": "text", "f": 1.5}
+    second = virtual_clock.engine(url_of(tmp_path), [flow])
+    kept = {"t": [1, 2], "3": "Infinity", "s": "text", "f": 1.5}
+    assert await second.result(handler.run_id) == kept
