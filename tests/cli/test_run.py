@@ -303,3 +303,21 @@ def test_long_errors_go_on_under_their_beginning(
     assert lines[2].startswith("to do  ")
     assert all(line.startswith(" " * 7) for line in lines[3:])
     assert all(len(line) <= 40 for line in lines[3:] if " " in line.strip())
+
+
+def test_a_run_that_fell_silent_says_so_at_once_and_is_not_to_be_retried(
+    run_cli: Cli, url: str
+) -> None:
+    Path("mute.py").write_text(
+        "from shop import StartEvent, StopEvent, Workflow, step\n"
+        "class Mute(Workflow):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(timeout=0.3)\n"
+        "    @step\n"
+        "    async def only(self, ev: StartEvent) -> StopEvent | None: ...\n"
+    )
+    error = run_cli("run", "mute:Mute", "--id", "m", "--store", url, code=1).err
+    assert "run m of mute.Mute has nothing left to do" in error
+    assert "step 'only' returned None" in error
+    assert "stepwell retry" not in error  # no step has failed
+    assert "again  stepwell retry" in run_cli("run", "shop:Broken", "--store", url, code=1).err

@@ -331,7 +331,7 @@ class Start:
             ("error", output.error_text(ended.error)),
             ("where", where),
         ]
-        if self.store is not None:
+        if self.store is not None and ended.step and ended.status is RunStatus.FAILED:
             again = f"stepwell retry {run_id} --store {self.store}"
             rows.append(("again", output.command(again)))
         output.facts(self.console, rows)
