@@ -270,6 +270,22 @@ def _parts(value: object) -> list[tuple[str, object]]:
     return [(k, v) for k, v in parts.items() if not k.startswith("__")]
 
 
+class Schedules(Protocol):
+    """The times at which runs of a program start by themselves."""
+
+    def describe(self) -> dict[str, Json]:
+        """When it fires, in words for people (`cron`, `timezone`); the same for the same times."""
+        ...
+
+    def next(self, after: float) -> float:
+        """The first time after `after` (seconds since the epoch) at which it fires."""
+        ...
+
+    def planned(self, at: float, plan: Mapping[str, Json]) -> Message:
+        """The message that plans a run for `at`; `plan` is kept in the run's state as "plan"."""
+        ...
+
+
 @dataclass(slots=True)
 class Program:
     """A workflow that can be run.
@@ -289,8 +305,11 @@ class Program:
         resident: keep a run in memory for a while when it only waits; without it, one that has no
             live body is let go of at once.
         shows_state: a parent run gets to see the state that its child ended with.
+        variant: for a program that stands for many, each run having its own: the one of the run
+            that begins with this message, and its owner.
         admit: looks at a message from outside, and at the run's state, before the run takes it in;
             raises ValueError, saying why, for one that the run could not go on with.
+        schedule: when runs of it start by themselves; None: never.
     """
 
     definition: Definition
@@ -305,7 +324,9 @@ class Program:
     verbose: bool = False
     resident: bool = True
     shows_state: bool = False
+    variant: Callable[[Message], tuple[Program, object]] | None = None
     admit: Callable[[Message, Mapping[str, Any]], None] | None = None
+    schedule: Schedules | None = None
 
 
 def bare_program(name: str) -> Program:

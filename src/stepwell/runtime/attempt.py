@@ -116,14 +116,15 @@ class Attempt:
         """This attempt is about to start a run of `program`."""
         self.active.know_child(program, owner)
 
-    async def start_run(
-        self, program: Program, owner: object, message: Message, key: str, correlation: str | None
+    async def plan_run(
+        self, program: Program, owner: object, at: float, plan: Mapping[str, Json]
     ) -> str:
-        """Start another run, which is no child of this one, once for each key; its id."""
+        """Plan the run of the program's schedule for `at`, which is no child of this one; its id.
+        However often that is done, there is one."""
         ledger = self.active.ledger
         if ledger is None:
             raise WorkflowRuntimeError("only a run on an engine can start others that outlive it")
-        return await ledger.start_run(program, owner, message, key, correlation)
+        return await ledger.plan_run(program, owner, at, plan)
 
     @property
     def is_durable(self) -> bool:

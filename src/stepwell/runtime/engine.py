@@ -42,6 +42,7 @@ from stepwell.runtime.handler import WorkflowHandler
 from stepwell.runtime.identity import is_dead
 from stepwell.runtime.ledger import RunLedger
 from stepwell.runtime.saved import restore
+from stepwell.runtime.schedules import ScheduleInfo, backfill, schedules, set_paused
 from stepwell.runtime.stored import StoredRun, StreamItem, checked, read_stream
 from stepwell.runtime.views import (
     SHOWN,
@@ -932,6 +933,63 @@ class Engine:
         data = json.dumps(reason).encode()
         (accepted,) = await self._worker.send([NewMessage(run_id, "park", data, self._clock.now())])
         return accepted
+
+    # --- schedules -------------------------------------------------------------------------------
+
+    async def schedules(self) -> Sequence[ScheduleInfo]:
+        """All schedules that are known here or that the store has runs of, by workflow. Needs no
+        code of theirs.
+
+        Example:
+            >>> import asyncio
+            >>> from stepwell import Engine
+            >>> async def main() -> int:
+            ...     async with Engine("memory://") as engine:
+            ...         return len(await engine.schedules())
+            >>> asyncio.run(main())
+            0
+        """
+        await self.start_up()
+        return await schedules(self._worker)
+
+    async def pause_schedule(self, workflow: str) -> None:
+        """Let a schedule start nothing until it is resumed; restarts and deployments change nothing
+        about it. Needs no code of the workflow.
+
+        Raises:
+            InvalidArgument: nothing is planned for such a schedule.
+        """
+        await self.start_up()
+        await set_paused(self._worker, workflow, True)
+
+    async def resume_schedule(self, workflow: str) -> None:
+        """Let a paused schedule go on from now; times that passed meanwhile are not made up for.
+        Raises as `pause_schedule`."""
+        await self.start_up()
+        await set_paused(self._worker, workflow, False)
+
+    async def backfill(
+        self, workflow: str, since: float, until: float, *, limit: int = 1000
+    ) -> int:
+        """Start a run for each time in the past at which a schedule would have fired and that has
+        no run, oldest first. Doing it again starts no run again; a time whose runs were deleted has
+        none.
+
+        Args:
+            workflow: its name; the workflow must be known here.
+            since, until: seconds since the epoch, both included; nothing later than now is started.
+            limit: how many runs are started at the most.
+
+        Returns:
+            How many were started.
+
+        Raises:
+            WorkflowNotRegistered: no workflow of this name is known.
+            InvalidArgument: it has no schedule, or `limit` is below 1.
+        """
+        await self.start_up()
+        program, _ = self._program(workflow)
+        return await backfill(self._worker, program, since, until, limit)
 
     # --- copies ----------------------------------------------------------------------------------
 

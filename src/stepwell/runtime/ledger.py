@@ -34,12 +34,12 @@ from stepwell.kernel.journal import (
 from stepwell.kernel.outcomes import ChildResult, Message
 from stepwell.kernel.run import Run, pending
 from stepwell.runtime import codec
-from stepwell.runtime.clock import new_run_id
 from stepwell.runtime.saved import snapshot
+from stepwell.runtime.schedules import plan_run
 from stepwell.runtime.turn import ActiveRun
 from stepwell.runtime.views import in_short, run_detail
 from stepwell.stores.base import Commit, NewMessage, NewRun, Snapshot
-from stepwell.values import ErrorInfo, RunStatus
+from stepwell.values import ErrorInfo, Json, RunStatus
 
 if TYPE_CHECKING:
     from stepwell.runtime.worker import Worker
@@ -141,26 +141,11 @@ class RunLedger:
     def know_child(self, program: Program, owner: object) -> None:
         self.worker.know(program, owner)
 
-    async def start_run(
-        self, program: Program, owner: object, message: Message, key: str, correlation: str | None
+    async def plan_run(
+        self, program: Program, owner: object, at: float, plan: Mapping[str, Json]
     ) -> str:
-        """Start another run, once for each key; its id."""
-        worker = self.worker
-        worker.know(program, owner)
-        definition = program.definition
-        id = await worker.store.create(
-            NewRun(
-                new_run_id(),
-                definition.name,
-                worker.clock.now(),
-                definition.version,
-                start=codec.encode_message(message, program.types),
-                key=key,
-                correlation=correlation,
-            )
-        )
-        worker.wake()
-        return id
+        """Plan the run of the program's schedule for `at`, once; its id."""
+        return await plan_run(self.worker, program, owner, at, plan)
 
     async def broadcast(self, tag: str, payload: Mapping[str, Any]) -> int:
         """Answer every run that waits for a message with this tag; how many there were."""

@@ -105,10 +105,10 @@ class Ledger(Protocol):
         """A turn raised `bug`; see that the run is parked."""
         ...
 
-    async def start_run(
-        self, program: Program, owner: object, message: Message, key: str, correlation: str | None
+    async def plan_run(
+        self, program: Program, owner: object, at: float, plan: Mapping[str, Json]
     ) -> str:
-        """Start another run, once for each key; its id."""
+        """Plan the run of the program's schedule for `at`, once; its id."""
         ...
 
     async def broadcast(self, tag: str, payload: Mapping[str, Any]) -> int:

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from stepwell.authoring.events.state_store import DictState, InMemoryStateStore
-from stepwell.authoring.program import Program
+from stepwell.authoring.program import Program, TypeRegistry
 from stepwell.errors import (
     InvalidArgument,
     LeaseLost,
@@ -41,7 +41,16 @@ from stepwell.kernel.inputs import (
     Start,
     Wrote,
 )
-from stepwell.kernel.journal import Entry, Published, RunEnded, RunParked, StateEdited, WaitOpened
+from stepwell.kernel.journal import (
+    Entry,
+    Published,
+    RunEnded,
+    RunParked,
+    StateEdited,
+    WaitOpened,
+    WorkAdded,
+)
+from stepwell.kernel.outcomes import Message
 from stepwell.kernel.run import EVOLVE, RUNNING, Run, pending
 from stepwell.runtime import codec
 from stepwell.runtime.arguments import difference
@@ -49,6 +58,7 @@ from stepwell.runtime.identity import host_of_this_process, is_dead
 from stepwell.runtime.ledger import RunLedger
 from stepwell.runtime.local import make_context
 from stepwell.runtime.saved import restore
+from stepwell.runtime.schedules import ensure_schedules
 from stepwell.runtime.telemetry import watchers_for
 from stepwell.runtime.turn import ActiveRun
 from stepwell.runtime.views import in_short, let_go_detail, was_let_go
@@ -113,6 +123,8 @@ class Worker:
         self.refusals: dict[str, StepwellError] = {}
         self.taken = 0  # how many runs were claimed and taken up so far
         self.broadcast: Callable[[str, Mapping[str, Any]], Awaitable[int]] = _nobody
+        self.planned: dict[str, str] = {}  # by workflow: its schedule's planned run, as last seen
+        self.started = 0.0
         self._news: dict[str, list[asyncio.Future[None]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._claimed: dict[str, base.RunRow] = {}  # ours, and not read yet
@@ -133,7 +145,9 @@ class Worker:
     async def start(self) -> None:
         """Announce the worker, take over what dead ones left, and begin to look for work."""
         self._stopping = self._stopped = False
+        self.started = self.clock.now()
         await self._register()
+        await ensure_schedules(self)
         await self._look(await self._dead())
         await self._adopt_parents()
         loop = asyncio.get_running_loop()
@@ -225,6 +239,11 @@ class Worker:
             detail=codec.dump_json(let_go_detail(active.run)),
         )
 
+    @property
+    def busy(self) -> bool:
+        """Whether the body of some step is at work here."""
+        return any(held.active is not None and held.active.attempts for held in self.runs.values())
+
     def know(self, program: Program, owner: object) -> None:
         """Runs of this program may be claimed from now on. Raises `InvalidArgument` when the name
         is that of another workflow, or of the same one with other options; several versions of
@@ -271,6 +290,7 @@ class Worker:
                 await self._settle()
                 await self._look(await self._dead())
                 await self._adopt_parents()
+                await ensure_schedules(self)
                 await self._release_idle()
                 await self._delete_expired()
             except StoreError as error:
@@ -320,6 +340,7 @@ class Worker:
             try:
                 if self._registered != self._offered():
                     await self._register()
+                    await ensure_schedules(self)
                 await self._look()
             except StoreError as error:
                 logger.error("worker %s: the store is in trouble: %s", self.id, error)
@@ -533,6 +554,8 @@ class Worker:
         program, owner = self.program_of(row)
         self.taken += 1
         try:
+            if program.variant is not None:
+                program, owner = program.variant(await self._first_of(loaded))
             run, state = await self.fold(loaded, program)
             misfit = misfit_of(run, program)
         except (StepwellError, ValueError, KeyError, AttributeError, TypeError) as error:
@@ -569,6 +592,18 @@ class Worker:
         except Exception as bug:
             active.broken(bug)
         return active
+
+    async def _first_of(self, loaded: base.Loaded) -> Message:
+        """The message that a run begins with. Raises `StoreCorrupt` when there is none."""
+        types = TypeRegistry(())
+        for message in loaded.messages:
+            if message.kind == "start":
+                return codec.decode_message(message.data, types)
+        for row in await self.store.read(loaded.row.id, 0, 1):
+            for entry in codec.decode(await self.whole(row.data), types, row.at):
+                if isinstance(entry, WorkAdded) and isinstance(entry.message, Message):
+                    return entry.message
+        raise StoreCorrupt(f"run {loaded.row.id} does not say what it began with")
 
     async def fold(
         self, loaded: base.Loaded, program: Program

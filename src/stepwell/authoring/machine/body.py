@@ -71,10 +71,10 @@ class MachineAttempt(StepAttempt, Protocol):
         """The same for every attempt of this piece of work."""
         ...
 
-    async def start_run(
-        self, program: Program, owner: object, message: Message, key: str, correlation: str | None
+    async def plan_run(
+        self, program: Program, owner: object, at: float, plan: Mapping[str, Json]
     ) -> str:
-        """Start another run, once for each key; its id."""
+        """Plan the run of the program's schedule for `at`, once; its id."""
         ...
 
 

@@ -14,6 +14,7 @@ It refuses to know when anything is due, and where the data is kept.
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 from collections.abc import Coroutine, Mapping
@@ -37,7 +38,7 @@ from stepwell.authoring.machine.body import (
 )
 from stepwell.authoring.machine.context import load, merged, plain
 from stepwell.authoring.machine.define import Machine, StepInfo, find_machine
-from stepwell.authoring.machine.plan import FireStep, PlanStep
+from stepwell.authoring.machine.plan import FireStep, Planner, PlanStep
 from stepwell.authoring.machine.status import SubflowResult, WorkflowStatus
 from stepwell.authoring.program import Ending, Handler, Program, StepAttempt, TypeRegistry
 from stepwell.errors import (
@@ -98,6 +99,7 @@ def compile_machine(machine: Machine) -> Program:
         resident=False,
         shows_state=True,
         admit=lambda message, state: _admit(machine, message, state),
+        schedule=None if machine.schedule is None else Planner(machine, machine.schedule),
     )
 
 
@@ -172,7 +174,16 @@ class MachineStep:
             return {}
         if isinstance(message.payload, ChildResult):
             return {takes: _subflow_result(message.payload)}
-        return {}
+        if (
+            inspect.signature(self.info.func).parameters[takes].default
+            is not inspect.Parameter.empty
+        ):
+            return {}
+        raise BrokenRule(
+            f"step {self.info.name} of {self.machine.cls.__name__} takes {takes!r}, the "
+            "SubflowResult, and does not come after a run_subflow(...); give it a default, or go "
+            "to another step"
+        )
 
     async def _outcome(self, value: returns.Return, begun: Begun) -> Outcome:
         name = self.info.name

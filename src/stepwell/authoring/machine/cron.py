@@ -7,6 +7,7 @@ clocks that are put back happen once, as cron of Debian does it.
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -58,16 +59,22 @@ def next_fire(schedule: Schedule, after: float) -> float:
 
 def last_fire(schedule: Schedule, at: float) -> float:
     """The last time at or before `at` at which the schedule fired. Raises as `next_fire`."""
-    return _first(schedule, at + 1.0, reverse=True)
+    # Searching backwards may miss times where clocks change, or find some that are none; so what it
+    # finds is only where to begin. Searching forwards is what says when the schedule fires.
+    found = float(math.floor(at)) + 1.0
+    while True:
+        found = _first(schedule, found, reverse=True)
+        first = next_fire(schedule, found - 1.0)
+        if first <= at:
+            break
+    while (following := next_fire(schedule, first)) <= at:
+        first = following
+    return first
 
 
 def _first(schedule: Schedule, start: float, *, reverse: bool) -> float:
-    try:
-        cronsim = cast(Any, importlib.import_module("cronsim"))
-    except ImportError:
-        raise RuntimeError(
-            "schedules need the package cronsim: pip install 'stepwell[schedule]'"
-        ) from None
+    """The first time after `start`, or the last one before it, that is found."""
+    cronsim = _cronsim()
     try:
         zone = ZoneInfo(schedule.timezone)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
@@ -80,8 +87,21 @@ def _first(schedule: Schedule, start: float, *, reverse: bool) -> float:
             "Iterator[datetime]",
             cronsim.CronSim(schedule.cron, datetime.fromtimestamp(start, zone), reverse=reverse),
         )
-        return next(times).astimezone(UTC).timestamp()
+        while True:
+            found = next(times).astimezone(UTC).timestamp()
+            # Where clocks are put back, the first may be of the hour that has passed once already.
+            if reverse or found > start:
+                return found
     except cronsim.CronSimError as error:
         raise ValueError(f"schedule {schedule.cron!r} is no cron expression: {error}") from None
     except StopIteration:
         raise ValueError(f"schedule {schedule.cron!r} never fires") from None
+
+
+def _cronsim() -> Any:
+    try:
+        return importlib.import_module("cronsim")
+    except ImportError:
+        raise RuntimeError(
+            "schedules need the package cronsim: pip install 'stepwell[schedule]'"
+        ) from None

@@ -4,13 +4,17 @@ Such a run is there from the moment it is planned, and waits: for its time, or f
 time has moved. So what is planned can be listed, cancelled and explained like everything else, and
 nothing but the run itself has to be kept anywhere.
 
-A run of a schedule plans its successor before it begins. Which time comes next is committed first,
-and the successor's key holds it; so however often that is done, and by however many workers, there
-is one successor.
+A schedule is a chain of such runs. Each is planned for one time, which its key holds; it begins for
+that time or not at all, and before either it plans its successor. Which time comes next is
+committed first, so however often that is done, and by however many workers, there is one successor.
+
+The module refuses to know what other runs there are: what is done about a time that has a run
+already is `runtime/schedules.py`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -29,25 +33,34 @@ from stepwell.authoring.machine.context import dump
 from stepwell.authoring.machine.cron import last_fire, next_fire
 from stepwell.authoring.machine.define import Machine, Schedule
 from stepwell.kernel.outcomes import Complete, Goto, Message, Outcome, WaitFor
-from stepwell.values import utc
+from stepwell.values import Json, utc
 
 GRACE = 60.0
 """Seconds that a fire may be late and still not count as missed."""
 
 
-def key_of(at: float) -> str:
-    """The key of a schedule's run at this time."""
-    return f"schedule:{utc(at).isoformat()}"
+class Planner:
+    """The schedule of a state machine, as the runtime asks it."""
 
+    __slots__ = ("machine", "schedule")
 
-def correlation_of(machine: Machine) -> str:
-    """The word by which the planned and past runs of a schedule are found."""
-    return f"schedule:{machine.name}"
+    moved = MOVED
 
+    def __init__(self, machine: Machine, schedule: Schedule) -> None:
+        self.machine = machine
+        self.schedule = schedule
 
-def planned(machine: Machine, at: float) -> Message:
-    """The message that plans a schedule's run for `at`."""
-    return start_message(machine, None, plan={"at": at, "fire": True})
+    def describe(self) -> dict[str, Json]:
+        """What is kept with each planned run, to be shown and compared."""
+        return {"cron": self.schedule.cron, "timezone": self.schedule.timezone}
+
+    def next(self, after: float) -> float:
+        """The first time after `after` at which it fires."""
+        return next_fire(self.schedule, after)
+
+    def planned(self, at: float, plan: Mapping[str, Json]) -> Message:
+        """The message that plans a run for `at`; `plan` is kept with it."""
+        return start_message(self.machine, None, plan={**plan, "at": at, "fire": True})
 
 
 class PlanStep(HiddenStep):
@@ -58,38 +71,66 @@ class PlanStep(HiddenStep):
     async def body(self, message: Message, attempt: MachineAttempt) -> Outcome:
         """Take in what has changed; then wait on, or go and begin."""
         plan = dict(cast("Mapping[str, Any]", attempt.peek("plan") or {}))
+        own = plan.get("at")
         if message.tag in (START, MOVED):
             given = cast("Mapping[str, Any]", message.payload)
             changes = {key: given[key] for key in ("context", "event") if key in given}
             plan.update(cast("Mapping[str, Any]", given.get("plan") or {}))
             attempt.put({**changes, "plan": plan})
         now = attempt.now()
-        held = Message(GO, {"from": self.machine.start})
-        if plan.get("paused"):
-            return WaitFor(MOVED, held, PLAN)
+        schedule = self.machine.schedule if plan.get("fire") else None
+        if schedule is not None:
+            return self._fire(plan, plan["at"] if own is None else own, schedule, now, attempt)
         at = float(plan["at"])
-        if now < at:
-            return WaitFor(MOVED, held, PLAN, None, at - now, PLAN)
-        schedule = self.machine.schedule
-        if plan.get("fire") and schedule is not None:
-            fires, following = due_now(schedule, at, now)
-            attempt.put({"plan": {**plan, "fires": fires, "next": following}})
+        return _until(at, now) if now < at else Goto(FIRE, Message(GO, None))
+
+    def _fire(
+        self,
+        plan: dict[str, Any],
+        own: float,
+        schedule: Schedule,
+        now: float,
+        attempt: MachineAttempt,
+    ) -> Outcome:
+        """A run of a schedule begins for its own time or not at all."""
+        at = float(plan["at"])
+        if at == own and plan.get("paused"):
+            return WaitFor(MOVED, Message(GO, None), PLAN)
+        since = plan.pop("since", None)  # when it was resumed; what it missed is not made up for
+        if since is not None and at <= since:
+            at = next_fire(schedule, float(since))
+        if at != own:
+            fires, following = False, at
+            plan["moved"] = True
+        elif now < own:
+            attempt.put({"plan": plan})
+            return _until(own, now)
+        elif plan.get("backfill"):
+            fires, following = True, None
+        else:
+            fires, following = due_now(schedule, own, now)
+        attempt.put({"plan": {**plan, "at": own, "fires": fires, "next": following}})
         return Goto(FIRE, Message(GO, None))
 
 
-def due_now(schedule: Schedule, at: float, now: float) -> tuple[float | None, float]:
-    """What a run that was planned for `at` does at `now`: the time that it fires for (None: none,
-    it came too late), and the time of its successor."""
-    oldest = at if schedule.max_age is None else max(at, now - schedule.max_age)
+def _until(at: float, now: float) -> Outcome:
+    return WaitFor(MOVED, Message(GO, None), PLAN, None, at - now, PLAN)
+
+
+def due_now(schedule: Schedule, at: float, now: float) -> tuple[bool, float]:
+    """What becomes at `now` of a run that was planned for `at`, which is past: whether it begins,
+    and the time of its successor (which may be past, too, and then is asked the same)."""
+    oldest = -math.inf if schedule.max_age is None else now - schedule.max_age
+    if schedule.misfire == "once" and now - at > GRACE:
+        last = last_fire(schedule, now)
+        if last > at and last >= oldest:
+            return False, last  # the last one makes up for all
+        return at >= oldest, next_fire(schedule, now)
     if schedule.misfire == "skip":
         oldest = max(oldest, now - GRACE)
-    if schedule.misfire == "all":
-        mine = at if at >= oldest else next_fire(schedule, oldest - 1.0)
-        if mine <= now:
-            return mine, next_fire(schedule, mine)
-        return None, next_fire(schedule, now)
-    mine = max(at, last_fire(schedule, now))
-    return (mine if mine >= oldest else None), next_fire(schedule, now)
+    # Times are whole seconds: the first one that is not too old comes after the second before it.
+    passed = at if oldest <= at else float(math.ceil(oldest)) - 1.0
+    return at >= oldest, next_fire(schedule, passed)
 
 
 class FireStep(HiddenStep):
@@ -103,31 +144,17 @@ class FireStep(HiddenStep):
         plan = cast("Mapping[str, Any]", attempt.peek("plan"))
         if not plan.get("fire"):
             return Goto(machine.start, Message(GO, None))
+        at = float(plan["at"])
         following = plan.get("next")
         if following is not None:
-            await attempt.start_run(
-                machine.compiled(),
-                machine,
-                planned(machine, float(following)),
-                key_of(float(following)),
-                correlation_of(machine),
-            )
-        fires = plan.get("fires")
-        if fires is None:
-            return Complete(Message(RESULT, {"skipped": utc(float(plan["at"])).isoformat()}))
+            # A time that was moved has not had its turn; another time may still move there.
+            after = float(plan.get("after") or 0.0) if plan.get("moved") else at
+            program = machine.compiled()
+            await attempt.plan_run(program, machine, float(following), {"after": after})
+        if not plan.get("fires"):
+            return Complete(Message(RESULT, {"skipped": utc(at).isoformat()}))
         known = machine.context.model_fields
-        given = {"scheduled_at": utc(float(fires))} if "scheduled_at" in known else {}
+        given = {"scheduled_at": utc(at)} if "scheduled_at" in known else {}
         context = machine.new_context(**given)
         attempt.put({"context": dump(context, f"{machine.cls.__name__}.Context")})
         return Goto(machine.start, Message(GO, None))
-
-
-__all__ = [
-    "GRACE",
-    "FireStep",
-    "PlanStep",
-    "correlation_of",
-    "due_now",
-    "key_of",
-    "planned",
-]
