@@ -25,6 +25,8 @@ three things besides its message: `code` (a stable word for programs, logs and t
         ├── UnserializableValue            workflow   (ValueError)
         ├── ValueTooLarge                  workflow   (ValueError)
         ├── UnknownType                    workflow   (ValueError)
+        ├── UnknownTask                    user       (LookupError)
+        ├── DocumentError                  user       (ValueError)
         ├── StepTimeoutError               workflow   (TimeoutError)
         ├── ExecutionRefused               workflow
         ├── ChildFailed                    workflow
@@ -55,6 +57,7 @@ __all__ = [
     "ContextSerdeError",
     "ContextStateError",
     "DefinitionMismatch",
+    "DocumentError",
     "ExecutionRefused",
     "InvalidArgument",
     "LeaseLost",
@@ -71,6 +74,7 @@ __all__ = [
     "StoreReadOnly",
     "StoreUnavailable",
     "StoreVersionError",
+    "UnknownTask",
     "UnknownType",
     "UnserializableValue",
     "ValueTooLarge",
@@ -362,6 +366,39 @@ class UnknownType(StepwellError, ValueError):
         self.tag = tag
         self.known = tuple(known)
         super().__init__(message or f"No type is registered as {tag!r}; {_known(self.known)}")
+
+
+class UnknownTask(StepwellError, LookupError):
+    """A document names a task that nobody has registered.
+
+    Args:
+        name: the name.
+        known: the names of the tasks that there are.
+    """
+
+    code = "unknown_task"
+    whose = "user"
+    hint = "Register it, or name the module that does with --tasks or STEPWELL_TASKS."
+
+    def __init__(self, name: str, known: Iterable[str] = ()) -> None:
+        self.name = name
+        self.known = tuple(known)
+        super().__init__(f"unknown task {name!r}; {_known(self.known)}")
+
+
+class DocumentError(StepwellError, ValueError):
+    """What was given is no workflow document, or one that can't run.
+
+    Args:
+        problems: a line for every fault, each with the path of what is wrong.
+    """
+
+    code = "bad_document"
+    whose = "user"
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
 
 
 class StepTimeoutError(StepwellError, TimeoutError):

@@ -288,6 +288,8 @@ class Engine:
         words(run_id=run_id, key=key, correlation=correlation)
         whole(priority, "priority")
         self._worker.know(program, owner)
+        if program.variant is not None:
+            program, owner = program.variant(messages[0])
         id = run_id or new_run_id()
         stored = StoredRun(self._worker, program, id)
         new = NewRun(
@@ -630,9 +632,28 @@ class Engine:
         await self.start_up()
         return await self._store.next_due(sorted(self._worker.programs), self._clock.now())
 
+    @property
+    def busy(self) -> bool:
+        """Whether the body of some step is at work here."""
+        return self._worker.busy
+
     def look(self) -> None:
         """Have the worker look for work at once."""
         self._worker.wake()
+
+    async def state(self, run_id: str) -> dict[str, Any]:
+        """The state of a run of a known workflow, by key, as it is kept.
+
+        Raises:
+            RunNotFound, WorkflowNotRegistered: as their names say.
+        """
+        info = await self.get(run_id)
+        program, _ = self._program(info.workflow)
+        loaded = await self._store.load(run_id)
+        if loaded is None:
+            raise RunNotFound(run_id)
+        _, state = await self._worker.fold(loaded, program)
+        return {} if state is None else state.values()
 
     async def whole(self, data: bytes) -> bytes:
         """A journal row as the store gives it, with the payloads that are kept apart put back."""

@@ -146,7 +146,7 @@ class _Found:
     def read(self, func: Callable[..., Any], tree: ast.AST) -> None:
         """Look at every call in the code of a function."""
         self.me = _me(func)
-        self.names = _names(func)
+        self.names = known_names(func)
         for node in ast.walk(tree):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 self.names.update(_imported(node))
@@ -263,7 +263,7 @@ def _imported(node: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, object]]
             yield top, sys.modules.get(top)
 
 
-def _names(func: Callable[..., Any]) -> dict[str, object]:
+def known_names(func: Callable[..., Any]) -> dict[str, object]:
     """What the names in the code of `func` stand for."""
     code: Any = getattr(func, "__code__", None)
     names: dict[str, object] = dict(vars(builtins))

@@ -60,7 +60,7 @@ class SubflowResult:
         run_id: the subflow's run.
         status: completed, failed or cancelled.
         context: its Context as it was at the end (a dict when its class is not loaded here, None
-            when it never began).
+            when it ended before its first step did).
         error: why it did not complete, else None.
         result: what it gave to `complete(...)`.
     """

@@ -20,6 +20,13 @@ _TAGS = {
 }
 
 
+FAIL = "(fail)"
+"""In what a step says it emits: that it may fail the run. No step is called that."""
+
+SAID_FAIL = "stepwell.errors.WorkflowFailed"
+"""The type of the error of a run that a step failed with `fail(reason)`."""
+
+
 def is_hidden(step: str) -> bool:
     """Whether a step is one that the class does not define.
 

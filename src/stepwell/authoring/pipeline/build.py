@@ -278,6 +278,10 @@ class PipelineBase:
         branch = Branch(title, asked, _listed(on_true_steps), _listed(on_false_steps))
         return self._add(scope, branch)
 
+    def add_node(self, scope: Scope, node: Node) -> Self:
+        """Add a step, a group or a branch that is made already, at the end of a scope."""
+        return self._add(scope, node)
+
     # --- checks ----------------------------------------------------------------------------------
 
     def _add(self, scope: Scope, node: Node) -> Self:

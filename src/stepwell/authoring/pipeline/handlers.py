@@ -367,7 +367,9 @@ class StartHandler(PipelineHandler):
         self, owner: PipelineBase, message: Message, attempt: PipelineAttempt
     ) -> Outcome:
         """The pipeline's own data first, what was given over it."""
-        attempt.put({**owner.initial, **cast("Mapping[str, Any]", message.payload or {})})
+        given = cast("Mapping[str, Any]", message.payload or {})
+        named = {key: value for key, value in given.items() if not key.startswith("(")}
+        attempt.put({**owner.initial, **named})
         return self.go(attempt, self.place.after)
 
 
