@@ -27,7 +27,7 @@ from stepwell.machine import (
 )
 
 
-@workflow("parcel")
+@workflow("shop-parcel")
 class Parcel:
     class Context(BaseModel):
         n: int
@@ -37,7 +37,7 @@ class Parcel:
         return complete(parcel=f"P{self.context.n}")
 
 
-@workflow("order", default_retry=Retry(max_attempts=2, base_delay=0))
+@workflow("shop-order", default_retry=Retry(max_attempts=2, base_delay=0))
 class Order:
     class Context(BaseModel):
         n: int
@@ -79,7 +79,7 @@ class Order:
         self.context.note = str(error)
 
 
-@workflow("nap")
+@workflow("shop-nap")
 class Nap:
     class Context(BaseModel):
         pass
@@ -93,7 +93,7 @@ class Nap:
         return complete()
 
 
-@workflow("pay")
+@workflow("shop-pay")
 class Pay:
     class Context(BaseModel):
         n: int
@@ -103,7 +103,7 @@ class Pay:
         return wait_for_event("paid", where={"n": self.context.n})
 
 
-@event_workflow("meeting", offset_minutes=-60)
+@event_workflow("meeting", offset_minutes=-60, name="shop-remind")
 class Remind:
     @step(start=True)
     def tell(self):
@@ -156,7 +156,7 @@ def test_a_class_is_run_and_its_result_printed(said: Cli) -> None:
 def test_a_module_of_several_machines_is_a_fine_app(said: Cli, url: str, orders: Any) -> None:
     begun(url, orders.Order, "r1", n=500)
     checked = said("check", "orders", "--store", url).out
-    assert re.search(r"ok\s+order\s+1\s+0", checked)
+    assert re.search(r"ok\s+shop-order\s+1\s+0", checked)
     assert said("why", "r1", "--app", "orders", "--store", url).code == 0
 
 
@@ -171,7 +171,7 @@ def test_a_class_that_only_inherits_is_no_machine_of_its_own(
 ) -> None:
     (tmp_path / "more.py").write_text("import orders\nclass Mine(orders.Order): pass\n")
     assert "not a workflow" in said("run", "more:Mine", code=2).err
-    assert machine_of(orders.Order).name == "order"
+    assert machine_of(orders.Order).name == "shop-order"
 
 
 def test_a_start_without_its_fields_says_which(said: Cli) -> None:

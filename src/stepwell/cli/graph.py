@@ -12,6 +12,8 @@ import click
 from stepwell.authoring.drawing.draw import Format, draw
 from stepwell.authoring.drawing.journal import definition_seen
 from stepwell.authoring.drawing.run import RunView, run_view
+from stepwell.authoring.drawing.states import unknown_steps
+from stepwell.authoring.machine.define import Machine
 from stepwell.cli import output
 from stepwell.cli.engines import find_run, looking, run_async
 from stepwell.cli.errors import CommandError, NoStore, exit_code
@@ -43,10 +45,14 @@ def graph(what: str, form: str | None, file: str | None, app: tuple[str, ...], s
     if settings().json and form != "json":
         raise click.UsageError("--json draws nothing: leave out --format")
     if ":" in what or (is_module(what) and not run_async(_is_run(what, store))):
-        definition, view = load_one(what).compiled().definition, None
+        workflow = load_one(what)
+        definition, view = workflow.compiled().definition, None
+        machine = workflow if isinstance(workflow, Machine) else None
     else:
-        definition, view = run_async(_of_run(what, app, store))
-    text = _drawn(definition, view, form)
+        definition, view, machine = run_async(_of_run(what, app, store))
+    text = _drawn(definition, view, machine, form)
+    if machine is not None and view is None:
+        _warn(machine)
     if file is None:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         return
@@ -82,9 +88,20 @@ async def _is_run(given: str, url: str) -> bool:
     return True
 
 
-async def _of_run(given: str, app: tuple[str, ...], url: str) -> tuple[Definition, RunView]:
+def _warn(machine: Machine) -> None:
+    """Say which steps go where the code does not say."""
+    names = ", ".join(unknown_steps(machine))
+    if names:
+        said = f"where {names} may go can't be read from the code: drawn as ?"
+        output.fact(output.stderr(), "warning", said, 8)
+
+
+async def _of_run(
+    given: str, app: tuple[str, ...], url: str
+) -> tuple[Definition, RunView, Machine | None]:
+    workflows = load_all(app)
     try:
-        async with looking(url, load_all(app)) as engine:
+        async with looking(url, workflows) as engine:
             info = await find_run(engine, given)
             program = engine.workflows.get(info.workflow)
             batches = await engine.batches(info.id)
@@ -103,12 +120,13 @@ async def _of_run(given: str, app: tuple[str, ...], url: str) -> tuple[Definitio
             style="dim",
             soft_wrap=True,
         )
-    return definition, run_view(definition, batches)
+    machines = [w for w in workflows if isinstance(w, Machine) and w.name == info.workflow]
+    return definition, run_view(definition, batches), machines[0] if machines else None
 
 
-def _drawn(definition: Definition, view: RunView | None, form: str) -> str:
+def _drawn(definition: Definition, view: RunView | None, machine: Machine | None, form: str) -> str:
     if form != "json":
-        return draw(definition, cast(Format, form), run=view)
+        return draw(definition, cast(Format, form), run=view, machine=machine)
     whole: dict[str, object] = {"definition": definition.to_json()}
     if view is not None:
         whole["run"] = {

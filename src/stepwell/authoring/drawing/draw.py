@@ -7,13 +7,21 @@ from typing import Literal, TypeAlias, get_args
 from stepwell.authoring.drawing import graphviz, mermaid, page, svg
 from stepwell.authoring.drawing.picture import Picture, picture
 from stepwell.authoring.drawing.run import RunView
+from stepwell.authoring.drawing.states import is_machine, machine_picture
+from stepwell.authoring.machine.define import Machine
 from stepwell.kernel.definition import Definition
 
 Format: TypeAlias = Literal["mermaid", "dot", "svg", "html"]
 """What a workflow can be drawn as."""
 
 
-def draw(definition: Definition, format: Format = "mermaid", *, run: RunView | None = None) -> str:
+def draw(
+    definition: Definition,
+    format: Format = "mermaid",
+    *,
+    run: RunView | None = None,
+    machine: Machine | None = None,
+) -> str:
     """Draw a workflow.
 
     Args:
@@ -22,6 +30,8 @@ def draw(definition: Definition, format: Format = "mermaid", *, run: RunView | N
             document) or "html" (one self-contained page with legend and details).
         run: what a run did, from `run_view`: arrows then bear counts, steps the colour of their
             status, and what was not reached is grey.
+        machine: of a state machine: what is known of its class (`Order.__stepwell__`), which says
+            what its waits wait for, and more.
 
     Returns:
         The drawing as text.
@@ -44,6 +54,8 @@ def draw(definition: Definition, format: Format = "mermaid", *, run: RunView | N
             classDef stopEventStyle fill:#FFA07A,color:#000000
         <BLANKLINE>
     """
+    if is_machine(definition):
+        return render(machine_picture(definition, run, machine), format, run)
     return render(picture(definition, run), format, run)
 
 

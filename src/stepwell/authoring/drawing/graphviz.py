@@ -66,7 +66,9 @@ def _looks(node: Node) -> str:
     fields = {
         "label": _rows(rows),
         "shape": dot(_SHAPE.get(node.kind, "box")),
-        "style": dot(style + (",dashed" if node.kind == "external" else "")),
+        "style": dot(
+            style + (",dashed" if node.dashed or node.kind in ("external", "unknown") else "")
+        ),
         "fillcolor": dot(FILL[node.kind] if node.visited else OFF),
         "fontcolor": dot("#000000" if node.visited else "#6B7280"),
         "color": dot(colour),

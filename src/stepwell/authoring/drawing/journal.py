@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from stepwell.authoring.drawing.states import machine_seen
 from stepwell.kernel.decide import FAILURE, JOINED
 from stepwell.kernel.definition import Definition, Join, StepDef
 from stepwell.kernel.journal import (
@@ -55,6 +56,10 @@ def definition_seen(name: str, batches: Iterable[Sequence[Entry]]) -> Definition
         >>> [(step.name, step.emits) for step in definition_seen("d", [start, end]).steps]
         [('a', ('Middle',)), ('b', ())]
     """
+    batches = [*batches]
+    machine = machine_seen(name, batches)
+    if machine is not None:
+        return machine
     reader = _Reader()
     for batch in batches:
         reader.source = None

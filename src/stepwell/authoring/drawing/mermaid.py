@@ -19,6 +19,7 @@ _CLASS: dict[NodeKind, str] = {
     "resource_config": "resourceConfigStyle",
     "scope": "scopeStyle",
     "child": "childStyle",
+    "unknown": "unknownStyle",
 }
 _SHAPE: dict[NodeKind, tuple[str, str]] = {
     "step": ("[", "]"),
@@ -30,6 +31,7 @@ _SHAPE: dict[NodeKind, tuple[str, str]] = {
     "resource_config": ("[(", ")]"),
     "scope": ("{{", "}}"),
     "child": ("[[", "]]"),
+    "unknown": ("((", "))"),
 }
 _EVENTS = ("start", "stop", "event")
 
@@ -92,6 +94,8 @@ class _Writer:
             self.marks.append(f"    class {id} {node.view.status}Status")
         elif not node.visited:
             self.marks.append(f"    class {id} unvisitedStyle")
+        if node.dashed or node.kind == "unknown":
+            self.styles.append(f"    style {id} stroke-dasharray:5 3")
         left, right = _SHAPE[node.kind]
         label = "<br/>".join(rows)
         self.lines.append(f'{indent}{id}{left}"{label}"{right}:::{_CLASS[node.kind]}')

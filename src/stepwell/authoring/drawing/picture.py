@@ -18,7 +18,7 @@ This module refuses to know about formats, sizes and places.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, cast
 
@@ -41,9 +41,20 @@ __all__ = [
 ]
 
 NodeKind: TypeAlias = Literal[
-    "step", "start", "stop", "event", "external", "scope", "resource", "resource_config", "child"
+    "step",
+    "start",
+    "stop",
+    "event",
+    "external",
+    "scope",
+    "resource",
+    "resource_config",
+    "child",
+    "unknown",
 ]
-EdgeKind: TypeAlias = Literal["flow", "many", "error", "scope", "resource", "child", "dynamic"]
+EdgeKind: TypeAlias = Literal[
+    "flow", "many", "error", "scope", "resource", "child", "dynamic", "unknown"
+]
 
 EXTERNAL = "external_step"
 
@@ -60,6 +71,7 @@ class Node:
         details: one line each, for those who want to know more.
         view: of a step in a run: how it fared.
         visited: False greys it: a run was drawn and did not come here.
+        dashed: it is drawn with a dashed line.
     """
 
     id: str
@@ -69,6 +81,7 @@ class Node:
     details: tuple[str, ...] = ()
     view: StepView | None = None
     visited: bool = True
+    dashed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +118,16 @@ class Picture:
         elif edge.label and edge.label not in old.label.split(", "):
             label = f"{old.label}, {edge.label}" if old.label else edge.label
             self.edges[key] = replace(old, label=label)
+
+    def grey(self, alive: Iterable[str]) -> None:
+        """Grey the boxes that are not `alive` and have no arrow that was taken."""
+        found = set(alive)
+        for edge in self.edges.values():
+            if edge.count:
+                found |= {edge.source, edge.target}
+        for id, node in self.nodes.items():
+            if id not in found:
+                self.nodes[id] = replace(node, visited=False)
 
 
 def step_id(name: str) -> str:
@@ -311,13 +334,7 @@ class _Draft:
     def _grey(self) -> None:
         """Boxes without a visited arrow, and steps that did not run, were not visited."""
         run = cast(RunView, self.run)
-        alive: set[str] = {step_id(name) for name, view in run.steps.items() if view.count}
-        for edge in self.picture.edges.values():
-            if edge.count:
-                alive |= {edge.source, edge.target}
-        for id, node in self.picture.nodes.items():
-            if id not in alive:
-                self.picture.nodes[id] = replace(node, visited=False)
+        self.picture.grey(step_id(name) for name, view in run.steps.items() if view.count)
 
 
 def _taken(run: RunView, source: str, target: str, tag: str | None) -> int:

@@ -15,7 +15,7 @@ This module refuses to know about drawings. It holds no state and reads no clock
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias, cast
 
 from stepwell.authoring.drawing.view import OUTSIDE, RunView, StepStatus, StepView, Way
@@ -128,6 +128,7 @@ class _Reader:
         self.visited: dict[Way, int] = {}
         self.emitted: dict[tuple[str, str], int] = {}
         self.waits: dict[str, str] = {}
+        self.own: dict[str, str] = {}
         self.status = RunStatus.QUEUED
         self.error = ""
         self.emitters: dict[str, list[str]] = {}
@@ -275,10 +276,15 @@ class _Reader:
             if e.question is not None:
                 self._go(work.step, e.question.tag, OUTSIDE)
                 self._count(work.step, e.question.tag)
+        elif self.source:
+            self.own[e.id] = self.source  # the run itself waits, and goes on from there
         self.last = None
 
     def _answered(self, e: WaitEnded) -> None:
         step = self.waits.pop(e.id, None)
+        if e.id in self.own:
+            self.source = self.own.pop(e.id)
+            return
         if step is not None and e.work in self.work:
             self.work[e.work].status = "queued"
         if step is None or (e.answer is not None and e.answer.tag not in self.emitters):
@@ -366,6 +372,9 @@ class _Reader:
 
     def view(self) -> RunView:
         steps = {name: self._step(tally) for name, tally in self.steps.items()}
+        for name in self.own.values():  # nothing of the step is left, but the run is still there
+            if not self.status.terminal:
+                steps[name] = replace(steps[name], status="waiting")
         return RunView(self.visited, steps, self.emitted, self.status, self.error)
 
     def _step(self, tally: _Tally) -> StepView:

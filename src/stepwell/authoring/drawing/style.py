@@ -16,6 +16,7 @@ FILL: dict[NodeKind, str] = {
     "resource_config": "#B2DFDB",
     "scope": "#FBE3E3",
     "child": "#D9D7FA",
+    "unknown": "#FFFFFF",
 }
 
 OFF = "#E6E8EB"
@@ -39,6 +40,7 @@ LINE: dict[EdgeKind, str] = {
     "resource": "#9565A8",
     "child": "#6A63C4",
     "dynamic": "#8A5A00",
+    "unknown": "#8A5A00",
 }
 
 KIND_SAID: dict[NodeKind, str] = {
@@ -51,6 +53,7 @@ KIND_SAID: dict[NodeKind, str] = {
     "resource": "resource",
     "resource_config": "configuration file",
     "child": "child workflow",
+    "unknown": "not to be read from the code",
 }
 
 LINE_SAID: dict[EdgeKind, str] = {
@@ -61,6 +64,7 @@ LINE_SAID: dict[EdgeKind, str] = {
     "resource": "uses",
     "child": "runs",
     "dynamic": "taken by the run, not declared",
+    "unknown": "computed when it is run",
 }
 
 

@@ -157,7 +157,7 @@ def _shape(node: Node, box: Box) -> str:
     stroke, thick = ("#5c7c8a", 1.0) if node.visited else ("#aab3bd", 1.0)
     if node.view is not None:
         stroke, thick = STATUS[node.view.status], 2.4
-    dashed = ' stroke-dasharray="5 3"' if node.kind in ("external", "scope") else ""
+    dashed = ' stroke-dasharray="5 3"' if _dashed(node) else ""
     looks = f'class="shape" fill="{fill}" stroke="{stroke}" stroke-width="{thick}"{dashed}'
     round = {"step": 7.0, "external": 4.0, "resource": 4.0, "resource_config": 0.0, "child": 4.0}
     radius = round.get(node.kind, min(box.h / 2, 16.0))
@@ -171,6 +171,10 @@ def _shape(node: Node, box: Box) -> str:
             f'width="{box.w - 6:.1f}" height="{box.h - 6:.1f}" rx="2"/>'
         )
     return rect
+
+
+def _dashed(node: Node) -> bool:
+    return node.dashed or node.kind in ("external", "scope", "unknown")
 
 
 def _text(x: float, y: float, text: str, kind: str, fill: str, size: float) -> str:

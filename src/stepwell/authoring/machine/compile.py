@@ -39,10 +39,11 @@ from stepwell.authoring.machine.body import (
 from stepwell.authoring.machine.context import load, merged, plain
 from stepwell.authoring.machine.define import Machine, StepInfo, find_machine
 from stepwell.authoring.machine.plan import FireStep, Planner, PlanStep
+from stepwell.authoring.machine.scan import lasting
 from stepwell.authoring.machine.status import SubflowResult, WorkflowStatus
+from stepwell.authoring.machine.words import FAIL, SAID_FAIL
 from stepwell.authoring.program import Ending, Handler, Program, StepAttempt, TypeRegistry
 from stepwell.errors import (
-    WorkflowCancelledByUser,
     WorkflowNotRegistered,
     WorkflowRuntimeError,
 )
@@ -73,7 +74,10 @@ def compile_machine(machine: Machine) -> Program:
     }
     steps.append(StepDef(END))
     handlers[END] = EndStep(machine)
-    steps += (StepDef(PLAN, emits=(FIRE,)), StepDef(FIRE, emits=(machine.start,)))
+    steps += (
+        StepDef(PLAN, emits=(FIRE,), title=_beginning(machine)),
+        StepDef(FIRE, emits=(machine.start,)),
+    )
     handlers[PLAN] = PlanStep(machine)
     handlers[FIRE] = FireStep(machine)
     if machine.on_fail is not None:
@@ -94,7 +98,7 @@ def compile_machine(machine: Machine) -> Program:
         start=lambda fields: start_message(machine, machine.new_context(**fields)),
         result=lambda message: dict(cast("dict[str, Any]", message.payload or {})),
         final=_final,
-        failure=_failure,
+        failure=TypeRegistry(()).exception,
         serializer=JsonSerializer(),
         resident=False,
         shows_state=True,
@@ -111,6 +115,7 @@ def _step_def(machine: Machine, info: StepInfo) -> StepDef:
     ways = [*reach.targets, *([info.name] if reach.again else [])]
     if reach.implicit:
         ways.append(END if following is None else following)
+    ways += [{"complete": END, "fail": FAIL}[end] for end in reach.ends]
     return StepDef(
         name=info.name,
         emits=tuple(dict.fromkeys(ways)),
@@ -118,6 +123,17 @@ def _step_def(machine: Machine, info: StepInfo) -> StepDef:
         retry=cast("Json", describe()) if callable(describe) else None,
         title=info.options.title,
     )
+
+
+def _beginning(machine: Machine) -> str:
+    """What starts its runs, in words; "" when they are started by hand."""
+    if machine.schedule is not None:
+        return f"schedule {machine.schedule.cron}, {machine.schedule.timezone}"
+    if machine.trigger is None:
+        return ""
+    offset = machine.trigger.offset
+    when = f"{lasting(abs(offset))} {'before' if offset < 0 else 'after'} " if offset else ""
+    return f"{when}event {machine.trigger.event}"
 
 
 # --- handlers ------------------------------------------------------------------------------------
@@ -215,7 +231,7 @@ class MachineStep:
                 return Complete(Message(RESULT, given))
             case returns.Failed(reason):
                 begun.keep()
-                return Fail(ErrorInfo("stepwell.errors.WorkflowFailed", reason), final=True)
+                return Fail(ErrorInfo(SAID_FAIL, reason), final=True)
 
     async def _spawn(
         self,
@@ -290,7 +306,7 @@ class FailStep(MachineStep):
     async def _body(self, message: Message, attempt: MachineAttempt) -> Outcome:
         failure = cast(Failure, message.payload)
         begun = self._begun(failure.input, attempt)
-        error = _failure(failure.error)
+        error = TypeRegistry(()).exception(failure.error)
         takes = self.info.takes
         try:
             value = await begun.call(self.info, {} if takes is None else {takes: error})
@@ -347,18 +363,6 @@ def _admit(machine: Machine, message: Message, state: Mapping[str, Any]) -> None
 
 
 # --- ends ----------------------------------------------------------------------------------------
-
-
-class WorkflowFailed(WorkflowRuntimeError):
-    """The run failed because a step of it said so with `fail(reason)`."""
-
-
-def _failure(info: ErrorInfo) -> BaseException:
-    if info.type == "stepwell.errors.WorkflowFailed":
-        return WorkflowFailed(info.message)
-    if info.type == "stepwell.errors.WorkflowCancelledByUser":
-        return WorkflowCancelledByUser(info.message)
-    return TypeRegistry(()).exception(info)
 
 
 def _final(ending: Ending) -> object | None:

@@ -209,7 +209,7 @@ class _Found:
                     seconds = timedelta(**cast("dict[str, float]", given)).total_seconds()
                 except (TypeError, OverflowError):
                     seconds = None  # it will raise when it is run, too
-        return word if seconds is None else f"{word} {_said(seconds)}"
+        return word if seconds is None else f"{word} {lasting(seconds)}"
 
     def targets(self, value: ast.expr) -> Iterator[str | None]:
         """The steps that an expression names; None for one that is not written out."""
@@ -231,7 +231,8 @@ class _Found:
         yield None
 
 
-def _said(seconds: float) -> str:
+def lasting(seconds: float) -> str:
+    """A duration as it was meant: `1 d`, `36 h`, `90 s`."""
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= size and seconds % size == 0:
             return f"{seconds / size:g} {unit}"
