@@ -25,6 +25,7 @@ from stepwell.machine import (
     wait,
     workflow,
 )
+from stepwell.testing import SynchronousExecutor
 
 
 class Empty(BaseModel):
@@ -419,3 +420,12 @@ def test_step_without_parentheses() -> None:
             return complete()
 
     assert Bare
+
+
+def test_an_engine_whose_loop_is_gone_is_no_obstacle() -> None:
+    executor = SynchronousExecutor()
+    engine = WorkflowEngine()
+    engine.set_executor(executor)
+    assert engine.runs.count() == 0
+    executor.stop()  # and not the engine: as when a program is torn down in any order
+    assert workflow("decorators-after")(good())

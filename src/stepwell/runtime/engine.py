@@ -247,7 +247,7 @@ class Engine:
 
     def register_soon(self, workflow: Startable) -> None:
         """`register`, from any thread, for an engine that may be running."""
-        if self._loop is None:
+        if self._loop is None or self._loop.is_closed():
             self.register(workflow)
         else:
             self._loop.call_soon_threadsafe(self.register, workflow)

@@ -106,8 +106,15 @@ class SynchronousExecutor:
         target = max(clock.now(), time.time() if until is None else until)
         before = engine.taken
         await settled()
-        while (due := await engine.next_due()) is not None and due <= target:
-            clock.skip(max(0.0, due - clock.now()))
+        while ((due := await engine.next_due()) is not None and due <= target) or engine.busy:
+            until = target if due is None else min(due, target)
+            if engine.busy and clock.now() < target:
+                # Bodies live by the loop's time, which does not jump over what they wait for.
+                await asyncio.sleep(max(0.0, until - clock.now()))
+            elif due is None or due > target:
+                break
+            else:
+                clock.skip(max(0.0, due - clock.now()))
             engine.look()
             await settled()
         clock.skip(max(0.0, target - clock.now()))
