@@ -254,7 +254,7 @@ class WorkflowNotRegistered(StepwellError, LookupError):
     def __init__(self, name: str, known: Iterable[str] = ()) -> None:
         self.name = name
         self.known = tuple(known)
-        super().__init__(f"No workflow is registered as {name!r}; {_known(self.known)}")
+        super().__init__(f"Workflow {name} not found; {_known(self.known)}")
 
 
 class NoPendingQuestion(StepwellError, LookupError):

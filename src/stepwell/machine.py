@@ -31,8 +31,6 @@
 
 from __future__ import annotations
 
-import atexit
-
 from stepwell.authoring.machine.context import get_context
 from stepwell.authoring.machine.decorators import event_workflow, on_fail, step, workflow
 from stepwell.authoring.machine.define import Retry
@@ -55,7 +53,6 @@ engine = WorkflowEngine()
 """The default engine: started on first use, stopped at exit."""
 
 default_engine(engine)
-atexit.register(engine.stop)
 
 __all__ = [
     "Retry",

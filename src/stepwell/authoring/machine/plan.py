@@ -82,7 +82,13 @@ class PlanStep(HiddenStep):
         if schedule is not None:
             return self._fire(plan, plan["at"] if own is None else own, schedule, now, attempt)
         at = float(plan["at"])
-        return _until(at, now) if now < at else Goto(FIRE, Message(GO, None))
+        return self._wait(at - now) if now < at else Goto(FIRE, Message(GO, None))
+
+    def _wait(self, seconds: float | None) -> Outcome:
+        """Wait for word that the time has moved, or for the time: the run is at its start step."""
+        late = None if seconds is None else PLAN
+        held = Message(GO, {"from": self.machine.start})
+        return WaitFor(MOVED, held, PLAN, None, seconds, late)
 
     def _fire(
         self,
@@ -95,7 +101,7 @@ class PlanStep(HiddenStep):
         """A run of a schedule begins for its own time or not at all."""
         at = float(plan["at"])
         if at == own and plan.get("paused"):
-            return WaitFor(MOVED, Message(GO, None), PLAN)
+            return self._wait(None)
         since = plan.pop("since", None)  # when it was resumed; what it missed is not made up for
         if since is not None and at <= since:
             at = next_fire(schedule, float(since))
@@ -104,17 +110,13 @@ class PlanStep(HiddenStep):
             plan["moved"] = True
         elif now < own:
             attempt.put({"plan": plan})
-            return _until(own, now)
+            return self._wait(own - now)
         elif plan.get("backfill"):
             fires, following = True, None
         else:
             fires, following = due_now(schedule, own, now)
         attempt.put({"plan": {**plan, "at": own, "fires": fires, "next": following}})
         return Goto(FIRE, Message(GO, None))
-
-
-def _until(at: float, now: float) -> Outcome:
-    return WaitFor(MOVED, Message(GO, None), PLAN, None, at - now, PLAN)
 
 
 def due_now(schedule: Schedule, at: float, now: float) -> tuple[bool, float]:

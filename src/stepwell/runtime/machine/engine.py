@@ -8,17 +8,19 @@ be awaited in any event loop. It knows every class that `@workflow` has decorate
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel
 
-from stepwell.authoring.machine.body import MOVED, START, start_message
-from stepwell.authoring.machine.context import merged, plain, undeclared
+from stepwell.authoring.machine.body import MOVED, start_message
+from stepwell.authoring.machine.context import plain
 from stepwell.authoring.machine.decorators import step, workflow
 from stepwell.authoring.machine.define import (
     Machine,
@@ -30,14 +32,13 @@ from stepwell.authoring.machine.define import (
 from stepwell.authoring.machine.events import WorkflowEvent
 from stepwell.authoring.machine.returns import EVENT, check_name, complete
 from stepwell.authoring.machine.status import WorkflowStatus
-from stepwell.errors import RunNotFound, WorkflowNotRegistered
-from stepwell.kernel.run import Run
 from stepwell.runtime.attempt import current
 from stepwell.runtime.clock import new_run_id
 from stepwell.runtime.engine import Engine
 from stepwell.runtime.machine.executors import BackgroundExecutor, Executor
 from stepwell.runtime.machine.queries import RunSet
-from stepwell.runtime.machine.runs import WorkflowRun, folded
+from stepwell.runtime.machine.runs import WorkflowRun
+from stepwell.runtime.machine.signals import fields_of, send_signal
 from stepwell.stores.base import RunRow, Store
 from stepwell.values import RunStatus, utc
 
@@ -45,7 +46,18 @@ logger = logging.getLogger("stepwell")
 
 T = TypeVar("T")
 
-_LIVE = tuple(status for status in RunStatus if not status.terminal)
+
+_running: weakref.WeakSet[WorkflowEngine] = weakref.WeakSet()
+
+
+def _stop_all() -> None:
+    """Python exits: what still runs is stopped."""
+    for engine in tuple(_running):
+        engine.stop()
+
+
+# Functions of `atexit` run when the thread pools are gone, and an engine needs them to stop.
+getattr(threading, "_register_atexit", atexit.register)(_stop_all)
 
 
 class WorkflowEngine:
@@ -121,6 +133,7 @@ class WorkflowEngine:
                 for machine in machines():
                     core.register(machine)
                 on_definition(self._defined)
+                _running.add(self)
             return core
 
     def _defined(self, machine: Machine) -> None:
@@ -336,55 +349,7 @@ class WorkflowEngine:
         run_id: str | None,
         correlation: str | None,
     ) -> int:
-        check_name(name, "signal", "signal()")
-        if run_id is not None and correlation is not None:
-            raise ValueError("signal() takes run_id or correlation, not both")
-        given = _payload(payload, f"the payload of {name!r}")
-        if run_id is None and correlation is None:
-            await self._check(core, await self._ids(core, waiting=name), name, given)
-            return await core.broadcast(name, given)
-        if run_id is not None:
-            if await core.store.get(run_id) is None:
-                raise RunNotFound(run_id)
-            ids = [run_id]
-        else:
-            ids = await self._ids(core, correlation=correlation)
-        await self._check(core, ids, name, given)
-        return sum([await core.signal(id, name, given) for id in ids])
-
-    async def _ids(self, core: Engine, **where: Any) -> list[str]:
-        found: list[str] = []
-        cursor = None
-        while True:
-            infos, cursor = await core.list(status=_LIVE, limit=1000, after=cursor, **where)
-            found += [info.id for info in infos]
-            if cursor is None:
-                return found
-
-    async def _check(
-        self, core: Engine, ids: list[str], name: str, payload: Mapping[str, Any]
-    ) -> None:
-        """Raise ValueError when the payload does not fit the Context of one of these runs."""
-        if not payload:
-            return
-        for start in range(0, len(ids), 200):
-            for loaded in await core.store.load_many(ids[start : start + 200]):
-                row = loaded.row
-                try:
-                    kind = find_machine(row.workflow, row.version or None).context
-                except WorkflowNotRegistered:
-                    continue  # its workers check it when they take it in
-                dropped = undeclared(kind, payload)
-                if dropped:
-                    logger.warning(
-                        "signal %r to run %s: its Context declares no %s; dropped",
-                        name,
-                        row.id,
-                        ", ".join(dropped),
-                    )
-                run, state = await folded(core, loaded)
-                context = state.get("context") or _given(run)
-                merged(kind, context, payload, f"signal {name!r} does not fit run {row.id}")
+        return await send_signal(core, name, payload, run_id, correlation)
 
     def cancel(self, run_id: str, reason: str = "") -> bool:
         """Cancel a run and its subflows; False when it has ended already. What its finished steps
@@ -456,7 +421,7 @@ class WorkflowEngine:
             raise ValueError(f"emit(at=...) takes an aware datetime, with a timezone; got {at}")
         now = core.now()
         when = utc(now) if at is None else at.astimezone(UTC)
-        given = _payload(payload, f"the payload of event {name!r}")
+        given = fields_of(payload, f"the payload of event {name!r}")
         event = WorkflowEvent(event_id or new_run_id(), name, when, entity, given)
         # All Contexts first: one that can't be made leaves nothing half-done.
         plans = [self._plan(m, event) for m in machines() if m.trigger and m.trigger.event == name]
@@ -552,25 +517,6 @@ class WorkflowEngine:
         if now is not None and now.tzinfo is None:
             raise ValueError(f"process_scheduled() takes an aware datetime; got {now}")
         return await self._executor.process(core, None if now is None else now.timestamp())
-
-
-def _given(run: Run) -> Mapping[str, Any]:
-    """The Context that a run was started with, which its first step has yet to commit."""
-    work = next(iter(run.work.values()), None)
-    first = None if work is None or isinstance(work.message, tuple) else work.message
-    if first is None or first.tag != START:
-        return {}
-    return cast("Mapping[str, Any]", first.payload).get("context") or {}
-
-
-def _payload(payload: object, what: str) -> dict[str, Any]:
-    if payload is None:
-        return {}
-    if isinstance(payload, BaseModel):
-        payload = payload.model_dump()
-    if not isinstance(payload, Mapping):
-        raise TypeError(f"{what} is a mapping of fields to values, not {payload!r:.80}")
-    return cast("dict[str, Any]", plain(cast("Mapping[str, Any]", payload), what))
 
 
 def _on_class(cls: type, method: Callable[..., object], event: WorkflowEvent) -> bool:
