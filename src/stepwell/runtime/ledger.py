@@ -145,7 +145,7 @@ class RunLedger:
         self, program: Program, owner: object, at: float, plan: Mapping[str, Json]
     ) -> str:
         """Plan the run of the program's schedule for `at`, once; its id."""
-        return await plan_run(self.worker, program, owner, at, plan)
+        return await plan_run(self.worker, program, owner, at, plan, self.run_id)
 
     async def broadcast(self, tag: str, payload: Mapping[str, Any]) -> int:
         """Answer every run that waits for a message with this tag; how many there were."""

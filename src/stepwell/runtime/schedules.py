@@ -100,6 +100,7 @@ class Planned:
 
     row: RunRow
     plan: Mapping[str, Any]
+    started: bool = False  # its first step has what it begins with
 
     @property
     def at(self) -> float:
@@ -120,6 +121,21 @@ class Planned:
             and not self.decided
             and not self.plan.get("backfill")
         )
+
+    @property
+    def is_planning(self) -> bool:
+        """Whether it has yet to plan its successor: that will be done, and is no one else's."""
+        return (
+            self.row.status in _LIVE
+            and self.decided
+            and not self.started
+            and not self.plan.get("backfill")
+        )
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it is about to end without having begun."""
+        return self.row.status in _LIVE and self.plan.get("fires") is False
 
     @property
     def is_free(self) -> bool:
@@ -158,7 +174,8 @@ async def plan_of(worker: Worker, loaded: Loaded) -> Planned:
                 if "at" in plan:
                     given.pop("at", None)
                 plan.update(given)
-    return Planned(loaded.row, plan)
+    started = state is not None and state.peek("context") is not None
+    return Planned(loaded.row, plan, started)
 
 
 def _messages(given: Message | tuple[Message, ...] | None) -> tuple[Message, ...]:
@@ -174,13 +191,18 @@ async def _load(worker: Worker, rows: Sequence[RunRow]) -> list[Planned]:
 
 async def planned_runs(worker: Worker, workflow: str) -> list[Planned]:
     """The planned runs of a schedule, the earliest first; if all is well there is one."""
+    return [p for p in await _ahead(worker, workflow) if p.is_next]
+
+
+async def _ahead(worker: Worker, workflow: str) -> list[Planned]:
+    """The planned runs, and those that are about to plan one; the earliest first."""
     store, mark = worker.store, correlation_of(workflow)
     waiting = await store.list(
         RunFilter(workflow, _LIVE, correlation=mark, waiting=MOVED, limit=_NEWEST)
     )
     newest = await store.list(RunFilter(workflow, _LIVE, correlation=mark, limit=_NEWEST))
     found = await _load(worker, [*waiting.rows, *newest.rows])
-    return sorted((p for p in found if p.is_next), key=lambda p: p.at)
+    return sorted((p for p in found if p.is_next or p.is_planning), key=lambda p: p.at)
 
 
 # --- planning ------------------------------------------------------------------------------------
@@ -208,22 +230,20 @@ async def _ensure(worker: Worker, program: Program, owner: object, schedule: Sch
     page = await worker.store.list(RunFilter(name, _LIVE, correlation=mark, waiting=MOVED, limit=2))
     if [row.id for row in page.rows] == [worker.planned.get(name)]:
         return
-    plans = await planned_runs(worker, name)
+    plans = await _ahead(worker, name)
     now = worker.clock.now()
     if not plans:
         after = max(now, await _passed(worker, name))
         await plan_run(worker, program, owner, schedule.next(after), {"after": after})
         return
-    # Several: two workers met a time that was planned and one that was moved. One goes on; what
-    # somebody has paused stays so.
-    plans.sort(key=lambda p: (not p.paused, p.at))
-    mine, *others = plans
-    for other in others:
-        await _tell(worker, other, {"at": mine.at}, f"moved:{mine.at}")
-    if not mine.paused and await _follow(worker, mine, schedule, now):
-        return
-    if not others and mine.row.status is RunStatus.WAITING:
-        worker.planned[name] = mine.row.id
+    # Several are one as soon as the first of them begins: what it plans is there already.
+    moved = [
+        plan
+        for plan in plans
+        if plan.is_next and not plan.paused and await _follow(worker, plan, schedule, now)
+    ]
+    if not moved and len(plans) == 1 and plans[0].row.status is RunStatus.WAITING:
+        worker.planned[name] = plans[0].row.id
 
 
 async def _follow(worker: Worker, mine: Planned, schedule: Schedules, now: float) -> bool:
@@ -260,10 +280,15 @@ async def _passed(worker: Worker, workflow: str) -> float:
 
 
 async def plan_run(
-    worker: Worker, program: Program, owner: object, at: float, plan: Mapping[str, Json]
+    worker: Worker,
+    program: Program,
+    owner: object,
+    at: float,
+    plan: Mapping[str, Json],
+    by_run: str | None = None,
 ) -> str:
     """Plan a run for `at`, or for the first time after it that is free, unless one is planned
-    there; its id."""
+    there; its id. `by_run` is the run that plans it; what has its time is left for later."""
     schedule = program.schedule
     if schedule is None:
         raise WorkflowNotRegistered(program.definition.name)
@@ -273,9 +298,12 @@ async def plan_run(
         message = schedule.planned(at, {**plan, "by": by})
         mark = correlation_of(program.definition.name)
         id, there = await _create(worker, program, at, message, mark, 0.0)
-        if there is None or there.is_next:
+        if there is None or there.is_next or id == by_run:
             worker.wake()
             return id
+        if there.is_leaving:
+            await asyncio.sleep(_TAKEN_IN)  # then the time is free
+            continue
         at = schedule.next(at)
 
 
