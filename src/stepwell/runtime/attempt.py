@@ -25,6 +25,7 @@ from stepwell.kernel.inputs import Asked, ChildAsked, Gathered, GivenUp, Noted, 
 from stepwell.kernel.outcomes import ChildResult, Message
 from stepwell.kernel.run import TIMED_OUT, Work
 from stepwell.runtime.offload import run_in_process, run_in_thread
+from stepwell.runtime.pools import Pools
 from stepwell.values import Json, RunStatus, derived_id
 
 if TYPE_CHECKING:
@@ -154,7 +155,11 @@ class Attempt:
         self, mode: str, func: Callable[..., object], kwargs: Mapping[str, object]
     ) -> object:
         """Run a plain function in the run's pool of threads, or of processes."""
-        return await self.call_sync("process" if mode == "process" else "thread", func, kwargs)
+        active = self.active
+        if active.pools is None:
+            active.pools = Pools(active.definition.name)
+        call = active.pools.in_process if mode == "process" else active.pools.in_thread
+        return await call(func, kwargs, self.step)
 
     async def broadcast(self, tag: str, payload: Mapping[str, Any]) -> int:
         """Answer every run that waits for a message with this tag; how many there were."""

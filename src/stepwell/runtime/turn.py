@@ -52,6 +52,7 @@ from stepwell.kernel.rest import held_up, returned, stalled
 from stepwell.kernel.run import EVOLVE, RUNNING, WAITING, Run, Work, finish, next_due, pending
 from stepwell.runtime.attempt import Attempt, make_current, rest
 from stepwell.runtime.codec import rough_size
+from stepwell.runtime.pools import Pools
 from stepwell.runtime.stream import StreamLog
 from stepwell.values import Clock, ErrorInfo, Json, RunStatus, TimerHandle, derived_id
 
@@ -161,6 +162,7 @@ class ActiveRun:
         "on_end",
         "owner",
         "parent",
+        "pools",
         "program",
         "programs",
         "record",
@@ -202,6 +204,7 @@ class ActiveRun:
         self._last: Attempt | None = None  # runs have but one at a time
         self.children: list[ActiveRun] | None = None
         self.parent: ActiveRun | None = None
+        self.pools: Pools | None = None
         self.programs: dict[str, tuple[Program, object]] | None = None
         self.store: InMemoryStateStore[Any] | None = None
         self.observes = False  # whether edits of the store are noted for this run
@@ -456,10 +459,17 @@ class ActiveRun:
     def stop_bodies(self) -> list[asyncio.Task[None]]:
         """Stop every body without a word to the kernel: the run is let go of. Returns the tasks
         that are still to end."""
+        self.close_pools()
         tasks = [a.task for a in self.attempts.values() if a.task is not None]
         for attempt in tuple(self.attempts.values()):
             self._stop(attempt)
         return [task for task in tasks if task is not asyncio.current_task()]
+
+    def close_pools(self) -> None:
+        """Let go of the threads and processes that steps of the run had."""
+        if self.pools is not None:
+            self.pools.close()
+            self.pools = None
 
     def disarm(self) -> None:
         """Forget the timer: someone else sees to the run's time."""
@@ -475,6 +485,7 @@ class ActiveRun:
         run = self.run
         assert run.ended is not None  # noqa: S101 - said by the entry that led here
         self.disarm()
+        self.close_pools()
         self.ending = Ending(run.ended, run.result, run.error, run.failed_step, *run.failed_after)
         if self._log is not None:
             self._close_log(self._log)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from pydantic import BaseModel
 
-from stepwell.authoring.pipeline.context import OWN
+from stepwell.authoring.pipeline.context import OWN, containers_copied
 from stepwell.authoring.pipeline.steps import (
     Branch,
     ExecutionMode,
@@ -102,6 +102,26 @@ class PipelineBase:
             self._made_deps = {**(made or {}), **self._marked}
         return self._made_deps
 
+    def beginning(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The data that a run begins with: the pipeline's own, and over it what was given.
+
+        Each run has lists and dictionaries of its own.
+
+        Raises:
+            ValueError: a value is for a dependency, or for what belongs to the pipeline itself.
+            pydantic.ValidationError: the context is a model, and they don't fit it.
+        """
+        for key, value in given.items():
+            if key in self.deps or isinstance(value, Dep):
+                raise ValueError(
+                    f"{key!r} is a dependency of pipeline {self.name!r}: dependencies are given "
+                    "to the pipeline, not to its runs"
+                )
+        if OWN in given:
+            raise ValueError(f"the key {OWN!r} of ctx is the pipeline's own")
+        values = {**containers_copied(self.initial), **given}
+        return values if self.model is None else dict(self.model.model_validate(values))
+
     # --- adding ----------------------------------------------------------------------------------
 
     def add_step(
@@ -136,9 +156,6 @@ class PipelineBase:
             step = Step(
                 func, name, timeout, retries, cont_on_err, err_step, execution_mode, retry_policy
             )
-        if step.err_step is not None:
-            self._take(step.err_step)
-            self.handlers_of[step.name] = step.err_step
         return self._add(Scope(scope), step)
 
     def step(self, func: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -215,7 +232,7 @@ class PipelineBase:
             timeout, retries: of each; see `Step`.
             max_concurrency: how many run at once; None: all.
             fail_fast: the first failure stops the others. False waits for all, and then fails with
-                an ExceptionGroup.
+                an ExceptionGroup; as exit steps always do, since clean-up is not cut short.
 
         Raises:
             TypeError, ValueError: an argument makes no sense.
@@ -224,6 +241,8 @@ class PipelineBase:
         if isinstance(steps, str):
             steps, name = cast("Sequence[Callable[..., Any]]", name or ()), steps
         group = name if isinstance(name, str) else f"parallel_{len(self._names) + 1}"
+        if "(" in group:
+            raise ValueError(f"parallel group {group!r}: a name is a text without '('")
         if not steps:
             raise ValueError(f"parallel group {group!r} has no steps")
         if max_concurrency is not None and max_concurrency < 1:
@@ -235,7 +254,7 @@ class PipelineBase:
                 continue
             plain = ExecutionMode(execution_mode) if execution_mode else None
             made = Step(item, None, timeout, retries)
-            if made.mode is not ExecutionMode.ASYNC and plain is ExecutionMode.PROCESS:
+            if made.mode is not ExecutionMode.ASYNC:
                 made = Step(item, None, timeout, retries, execution_mode=plain)
             members.append(made)
         if max_concurrency is not None and len({(m.timeout, m.policy) for m in members}) > 1:
@@ -274,6 +293,8 @@ class PipelineBase:
                 "a conditional step needs a condition, or a step before it whose result counts"
             )
         title = name or f"choice_{len(self._names) + 1}"
+        if "(" in title:
+            raise ValueError(f"conditional step {title!r}: a name is a text without '('")
         asked = None if condition is None else Step(condition, title)
         branch = Branch(title, asked, _listed(on_true_steps), _listed(on_false_steps))
         return self._add(scope, branch)
@@ -290,37 +311,44 @@ class PipelineBase:
         return self
 
     def _take(self, node: Node) -> None:
-        """Names must differ; the second step of one function gets a number."""
+        """Take the names of a node and of all that is in it, or of none of them."""
         if self._program is not None:
             raise WorkflowConfigurationError(
                 f"pipeline {self.name!r} has been run: its steps can't be changed any more"
             )
+        taken = set(self._names)
+        handlers: dict[str, Step] = {}
+        for one in walk([node]):
+            self._name(one, taken)
+            if isinstance(one, Step) and one.err_step is not None:
+                self._name(one.err_step, taken)
+                handlers[one.name] = one.err_step
+        self._names = taken
+        self.handlers_of |= handlers
+
+    def _name(self, node: Node, taken: set[str]) -> None:
+        """Names must differ; the second step of one function gets a number."""
         if isinstance(node, Step) and not node.named:
             plain, number = node.name, 1
-            while node.name in self._names:
+            while node.name in taken:
                 number += 1
                 node.name = f"{plain}_{number}"
-        if node.name in self._names:
+        if node.name in taken:
             raise WorkflowConfigurationError(
                 f"pipeline {self.name!r} has two steps called {node.name!r}; give one of them "
                 "another name"
             )
-        self._names.add(node.name)
-        inner: tuple[Node, ...] = ()
-        if isinstance(node, Parallel):
-            inner = node.members
-        elif isinstance(node, Branch):
-            inner = (*node.on_true, *node.on_false)
-        for one in inner:
-            self._take(one)
+        taken.add(node.name)
 
     def _find(self, target: Callable[..., Any] | str) -> Step:
-        for nodes in self.scopes.values():
-            for node in walk(nodes):
-                if isinstance(node, Step) and (node.name == target or node.func == target):
-                    return node
+        for step in self.steps():
+            if step.name == target or step.func == target:
+                return step
+        raise self._unknown(target)
+
+    def _unknown(self, target: Callable[..., Any] | str) -> WorkflowConfigurationError:
         said = target if isinstance(target, str) else getattr(target, "__name__", target)
-        raise WorkflowConfigurationError(f"pipeline {self.name!r} has no step {said!r}")
+        return WorkflowConfigurationError(f"pipeline {self.name!r} has no step {said!r}")
 
     def steps(self) -> list[Step]:
         """All its steps, those in groups and branches and the error steps of one step too."""

@@ -26,17 +26,18 @@ from stepwell.authoring.pipeline.handlers import (
     Place,
     StartHandler,
     StepHandler,
+    part_of,
+    place_of,
+    shared_name,
 )
 from stepwell.authoring.pipeline.steps import Branch, Node, Parallel, Scope, Step
 from stepwell.authoring.program import Ending, Handler, Program, TypeRegistry
 from stepwell.errors import (
-    WorkflowCancelledByUser,
     WorkflowConfigurationError,
-    WorkflowTimeoutError,
 )
 from stepwell.kernel.definition import Definition, Join, StepDef
 from stepwell.kernel.outcomes import Message
-from stepwell.values import ErrorInfo, Json, RunStatus
+from stepwell.values import Json, RunStatus
 
 _ANY_NUMBER = 1_000_000_000
 
@@ -54,7 +55,7 @@ def compile_pipeline(pipeline: PipelineBase) -> Program:
     steps = [StepDef(START, emits=(first,)), *made.steps]
     steps.append(StepDef(FAILED, recoveries=_ANY_NUMBER))
     made.handlers[START] = StartHandler(pipeline, Place(Scope.NORMAL, first))
-    made.handlers[FAILED] = FailedHandler(pipeline, made.places, made.parts)
+    made.handlers[FAILED] = FailedHandler(pipeline, made.places)
     serializer = JsonSerializer().with_types(*pipeline.types)
     types = TypeRegistry(
         (),
@@ -62,7 +63,7 @@ def compile_pipeline(pipeline: PipelineBase) -> Program:
         dump=serializer.serialize_value,
         load=lambda _kind, data: serializer.deserialize_value(data),
     )
-    for tag in (START, RESULT, *made.parts.values()):
+    for tag in (START, RESULT, *made.parts):
         types.classes[tag] = object
     return Program(
         definition=Definition(
@@ -79,7 +80,7 @@ def compile_pipeline(pipeline: PipelineBase) -> Program:
         start=lambda fields: Message(START, dict(fields), START),
         result=lambda message: dict(cast("Mapping[str, Any]", message.payload or {})),
         final=_final,
-        failure=_failure,
+        failure=TypeRegistry(()).exception,
         serializer=serializer,
         state_type=pipeline.model,
         shows_state=True,
@@ -92,7 +93,7 @@ class _Compiler:
         self.steps: list[StepDef] = []
         self.handlers: dict[str, Handler] = {}
         self.places: dict[str, Place] = {}
-        self.parts: dict[str, str] = {}
+        self.parts: list[str] = []
 
     def chain(self, nodes: Sequence[Node], after: str | None, scope: Scope) -> str | None:
         """Compile nodes that follow one another; the name of the first step."""
@@ -143,12 +144,11 @@ class _Compiler:
         self.places[name] = place
 
     def _group(self, group: Parallel, after: str | None, scope: Scope) -> None:
-        part, join = f"(part of {group.name})", f"{group.name} (join)"
-        self.parts[group.name] = part
+        part, join = part_of(group), f"{group.name} (join)"
+        self.parts.append(part)
         opened = Place(scope, after, None, group)
-        # Steps that share a number of workers have to be one step of the definition.
-        shared = f"{group.name}.steps" if group.max_concurrency is not None else None
-        names = [shared or f"{group.name}.{step.name}" for step in group.members]
+        shared = shared_name(group)
+        names = [shared or f"{group.name} ({step.name})" for step in group.members]
         self.steps.append(
             StepDef(
                 group.name,
@@ -164,7 +164,7 @@ class _Compiler:
             if name not in self.handlers:
                 place = Place(scope, after, step if shared is None else None, group)
                 self._add(name, place, step, join, group.max_concurrency or 0)
-                self.handlers[name] = MemberHandler(self.pipeline, place, part, step.policy)
+                self.handlers[name] = MemberHandler(self.pipeline, place, step.policy)
         self.steps.append(
             StepDef(
                 join,
@@ -178,7 +178,7 @@ class _Compiler:
     def own_error_steps(self) -> None:
         """The error steps of single steps."""
         for covered, step in self.pipeline.handlers_of.items():
-            at = next(p for p in self.places.values() if p.step and p.step.name == covered)
+            at = place_of(self.places, covered)
             place = Place(Scope.ERROR if at.scope is Scope.NORMAL else at.scope, at.after, step)
             self._add(step.name, place, step, at.after)
             self.handlers[step.name] = OwnErrorHandler(self.pipeline, place, at)
@@ -190,17 +190,6 @@ def _final(ending: Ending) -> object | None:
     if ending.error is not None:
         shown["error"] = ending.error.message
     return shown
-
-
-_OURS: Mapping[str, type[Exception]] = {
-    "stepwell.errors.WorkflowTimeoutError": WorkflowTimeoutError,
-    "stepwell.errors.WorkflowCancelledByUser": WorkflowCancelledByUser,
-}
-
-
-def _failure(info: ErrorInfo) -> BaseException:
-    ours = _OURS.get(info.type)
-    return TypeRegistry(()).exception(info) if ours is None else ours(info.message)
 
 
 __all__ = ["RESULT", "RunStatus", "compile_pipeline"]

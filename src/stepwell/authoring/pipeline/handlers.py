@@ -5,12 +5,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
-from functools import reduce
+from dataclasses import dataclass, field, replace
+from inspect import isawaitable
 from typing import Any, Protocol, cast
 
 from stepwell.authoring.pipeline.build import PipelineBase
-from stepwell.authoring.pipeline.context import OWN, PipelineContext, model_view, take_in
+from stepwell.authoring.pipeline.context import (
+    OWN,
+    PipelineContext,
+    containers_copied,
+    deeply_copied,
+    model_view,
+    take_in,
+)
 from stepwell.authoring.pipeline.steps import ExecutionMode, Parallel, Scope, Step, is_workflow
 from stepwell.authoring.program import StepAttempt, TypeRegistry
 from stepwell.errors import WorkflowRuntimeError
@@ -99,6 +106,11 @@ class Place:
     step: Step | None = None
     group: Parallel | None = None
 
+    @property
+    def waits_for_all(self) -> bool:
+        """Whether what fails in this group waits for the others. Clean-up is never cut short."""
+        return self.group is not None and (not self.group.fail_fast or self.scope is Scope.EXIT)
+
 
 class PipelineHandler:
     """What all handlers of a pipeline have in common."""
@@ -147,11 +159,15 @@ class PipelineHandler:
         values = attempt.values()
         own = cast("Mapping[str, Any]", values.pop(OWN, None) or {})
         failures = cast("list[Mapping[str, Any]]", own.get("failures") or [])
-        hidden: dict[str, Any] = dict(owner.deps)
+        shown = None
         if failures:
-            record = record_of(owner, attempt.run_id)
-            hidden |= shown_failures(failures, record, set(values))
-        return PipelineContext({**values, **hidden}, hidden, attempt)
+            shown = shown_failures(failures, record_of(owner, attempt.run_id), set(values))
+        copies = None
+        if attempt.is_durable:
+            copies = deeply_copied
+        elif self.place.group is not None:
+            copies = containers_copied
+        return PipelineContext(values, owner.deps, shown, attempt, copies)
 
     async def call(
         self, step: Step, owner: PipelineBase, ctx: PipelineContext, attempt: PipelineAttempt
@@ -179,27 +195,56 @@ class PipelineHandler:
             result = await func(**arguments)
         else:
             result = await attempt.call_pooled(step.mode.value, func, arguments)
+            if isawaitable(result):  # a plain function that only passes on what an async one gave
+                result = await result
         if view is not None:
             take_in(view, ctx)
         return result
 
-    def go(self, attempt: PipelineAttempt, after: str | None) -> Outcome:
+    def go(
+        self,
+        owner: PipelineBase,
+        attempt: PipelineAttempt,
+        after: str | None,
+        scope: Scope | None = None,
+    ) -> Outcome:
         """On to the next step, or this was the last one of its scope."""
         if after is not None:
             return Goto(after, Message(GO, None))
-        if self.place.scope is Scope.EXIT:
-            own = cast("Mapping[str, Any]", attempt.values().get(OWN) or {})
-            failed = [f for f in own.get("failures") or () if f["scope"] == Scope.EXIT.value]
-            if failed:
-                said = "; ".join(f"{f['step']}: {f['message']}" for f in failed)
-                info = ErrorInfo("stepwell.errors.WorkflowRuntimeError", f"exit steps: {said}")
-                return Fail(info, final=True)
-        if self.place.scope is Scope.ERROR:
-            own = dict(cast("Mapping[str, Any]", attempt.values().get(OWN) or {}))
-            attempt.put({OWN: {**own, "handled": True}})
+        scope = scope or self.place.scope
         values = attempt.values()
-        values.pop(OWN, None)
+        own = cast("Mapping[str, Any]", values.pop(OWN, None) or {})
+        if scope is Scope.EXIT:
+            for one in cast("list[Mapping[str, Any]]", own.get("failures") or []):
+                if one["scope"] == Scope.EXIT.value and not one.get("part"):
+                    return failed_with(owner, attempt, one)
+        elif scope is Scope.ERROR:
+            attempt.put({OWN: {**own, "handled": True}})
         return Complete(Message(RESULT, values))
+
+    def after_failure(
+        self, owner: PipelineBase, attempt: PipelineAttempt, place: Place, name: str
+    ) -> Outcome:
+        """What the failure of a step for good, which is noted, leads to: to the others of its
+        group; to the next step, after an exit step or with `cont_on_err`; or its scope fails."""
+        step = place.step
+        own = cast("Mapping[str, Any]", attempt.values().get(OWN) or {})
+        noted = cast("list[Mapping[str, Any]]", own.get("failures") or [])
+        this = next(one for one in reversed(noted) if one["step"] == name)
+        goes_on = step is not None and step.cont_on_err
+        if place.group is not None and step is not None and (goes_on or place.waits_for_all):
+            part: dict[str, Any] = {"step": name, "result": None, "set": {}, "deleted": []}
+            if not goes_on:
+                part |= {"failed": True, "type": this["type"], "message": this["message"]}
+            return Emit((Message(part_of(place.group), part),))
+        if goes_on or place.scope is Scope.EXIT:
+            return self.go(owner, attempt, place.after, place.scope)
+        if place.scope is Scope.ERROR:  # what failed the run is what went wrong first
+            this = next((one for one in noted if one.get("fatal")), this)
+        else:
+            noted = [{**one, "fatal": True} if one is this else one for one in noted]
+            attempt.put({OWN: {**own, "failures": noted}})
+        return failed_with(owner, attempt, this)
 
 
 class StepHandler(PipelineHandler):
@@ -219,23 +264,18 @@ class StepHandler(PipelineHandler):
             ctx[step.name] = result
         keep(owner, ctx, attempt)
         note(owner, attempt, step.name, result, began)
-        return self.go(attempt, self.place.after)
+        return self.go(owner, attempt, self.place.after)
 
 
 class MemberHandler(PipelineHandler):
     """Calls a step of a parallel group: what it gives goes to the group's join."""
 
-    __slots__ = ("part",)
+    __slots__ = ()
 
     def __init__(
-        self,
-        pipeline: PipelineBase,
-        place: Place,
-        part: str,
-        policy: SeedlessRetryPolicy | None,
+        self, pipeline: PipelineBase, place: Place, policy: SeedlessRetryPolicy | None
     ) -> None:
         super().__init__(pipeline, place)
-        self.part = part
         self.policy = policy
 
     async def body(
@@ -246,13 +286,10 @@ class MemberHandler(PipelineHandler):
         began = attempt.now()
         ctx = self.context(owner, attempt)
         result = await self.call(step, owner, ctx, attempt)
-        changed, deleted = ctx.changes(attempt.is_durable)
-        if attempt.is_durable:
-            before = attempt.values()
-            changed = {k: v for k, v in changed.items() if k not in before or before[k] != v}
+        changed, deleted = ctx.changes()
         note(owner, attempt, step.name, result, began)
         payload = {"step": step.name, "result": result, "set": changed, "deleted": deleted}
-        return Emit((Message(self.part, payload),))
+        return Emit((Message(part_of(cast(Parallel, self.place.group)), payload),))
 
 
 class OpenHandler(PipelineHandler):
@@ -302,9 +339,12 @@ class JoinHandler(PipelineHandler):
         for one in given:
             name = str(one["step"])
             results.append(one["result"])
-            for key, value in cast("Mapping[str, Any]", one["set"]).items():
+            given_set = dict(cast("Mapping[str, Any]", one["set"]))
+            if one["result"] is not None:
+                given_set[name] = one["result"]
+            for key, value in given_set.items():
                 if key in writer and key in owner.reducers:
-                    merged[key] = reduce(owner.reducers[key], (value,), merged[key])
+                    merged[key] = owner.reducers[key](merged[key], value)
                 elif key in writer:
                     raise WorkflowRuntimeError(
                         f"steps {writer[key]!r} and {name!r} of the parallel group "
@@ -315,8 +355,6 @@ class JoinHandler(PipelineHandler):
                     merged[key] = value
                 writer[key] = name
             gone += [key for key in cast("list[str]", one["deleted"]) if key in values]
-            if one["result"] is not None:
-                merged[name] = one["result"]
         merged[group.name] = results
         if gone:
             attempt.remove(gone)
@@ -324,7 +362,7 @@ class JoinHandler(PipelineHandler):
         record = record_of(owner, attempt.run_id)
         if record is not None:
             record.results[group.name] = results
-        return self.go(attempt, self.place.after)
+        return self.go(owner, attempt, self.place.after)
 
 
 class BranchHandler(PipelineHandler):
@@ -355,7 +393,7 @@ class BranchHandler(PipelineHandler):
             keep(owner, ctx, attempt)
         else:
             holds = bool(ctx.get(str(self.previous)))
-        return self.go(attempt, self.on_true if holds else self.on_false)
+        return self.go(owner, attempt, self.on_true if holds else self.on_false)
 
 
 class StartHandler(PipelineHandler):
@@ -369,48 +407,46 @@ class StartHandler(PipelineHandler):
         """The pipeline's own data first, what was given over it."""
         given = cast("Mapping[str, Any]", message.payload or {})
         named = {key: value for key, value in given.items() if not key.startswith("(")}
-        attempt.put({**owner.initial, **named})
-        return self.go(attempt, self.place.after)
+        attempt.put(owner.beginning(named))
+        return self.go(owner, attempt, self.place.after)
 
 
 class FailedHandler(PipelineHandler):
     """Notes that a step failed for good, and says what now."""
 
-    __slots__ = ("parts", "places")
+    __slots__ = ("places",)
 
-    def __init__(
-        self, pipeline: PipelineBase, places: Mapping[str, Place], parts: Mapping[str, str]
-    ) -> None:
+    def __init__(self, pipeline: PipelineBase, places: Mapping[str, Place]) -> None:
         super().__init__(pipeline, Place(Scope.NORMAL, None))
         self.places = places
-        self.parts = parts
 
     async def body(
         self, owner: PipelineBase, message: Message, attempt: PipelineAttempt
     ) -> Outcome:
-        """To the group that the step is in; to its own error step; or on to the next one, after an
-        exit step or with `cont_on_err`; or the scope has failed."""
+        """To the step's own error step, if it has one; or see `after_failure`."""
         failure = cast(Failure, message.payload)
         place = self.places[failure.step]
+        if place.group is not None and failure.step == shared_name(place.group):
+            place = replace(place, step=member_of(place, cast(Message, failure.input)))
         step = place.step
-        if step is None and failure.step.endswith(".steps"):
-            step = member_of(place, cast(Message, failure.input))
         name = failure.step if step is None else step.name
+        if step is None and place.group is not None:
+            name = place.group.name
         info = failure.error
         record = record_of(owner, attempt.run_id)
         if record is not None:
             record.errors[name] = TypeRegistry(()).exception(info)
-        group = place.group
-        if group is not None and step is not None and not group.fail_fast:
-            said = {"step": name, "failed": True, "type": info.type, "message": info.message}
-            return Emit((Message(self.parts[group.name], said),))
         own = dict(cast("Mapping[str, Any]", attempt.values().get(OWN) or {}))
-        noted = {
+        noted: dict[str, Any] = {
             "scope": place.scope.value,
             "step": name,
             "type": info.type,
             "message": info.message,
+            "attempts": failure.attempts,
+            "elapsed": failure.elapsed,
         }
+        if step is not None and place.waits_for_all and not step.cont_on_err:
+            noted["part"] = True  # its group will say so
         own["failures"] = [*cast("list[Any]", own.get("failures") or []), noted]
         attempt.put({OWN: own})
         logger.log(
@@ -426,10 +462,14 @@ class FailedHandler(PipelineHandler):
         handler = owner.handlers_of.get(name)
         if handler is not None:
             return Goto(handler.name, Message(GO, None))
-        if place.scope is Scope.EXIT or (step is not None and step.cont_on_err):
-            self_at = PipelineHandler(owner, place)
-            return self_at.go(attempt, place.after)
-        return Fail(info, final=True, passed=failure)
+        covered = next((c for c, by in owner.handlers_of.items() if by is step), None)
+        if covered is None:
+            return self.after_failure(owner, attempt, place, name)
+        # The error step of one step failed: what it was for has not been dealt with.
+        at = place_of(self.places, covered)
+        if cast(Step, at.step).cont_on_err:
+            return self.after_failure(owner, attempt, replace(place, scope=Scope.NORMAL), name)
+        return self.after_failure(owner, attempt, at, covered)
 
 
 class OwnErrorHandler(PipelineHandler):
@@ -454,21 +494,44 @@ class OwnErrorHandler(PipelineHandler):
         keep(owner, ctx, attempt)
         note(owner, attempt, step.name, result, began)
         covered = cast(Step, self.covered.step)
-        if self.covered.scope is Scope.EXIT or covered.cont_on_err:
-            return self.go(attempt, self.covered.after)
-        own = cast("Mapping[str, Any]", attempt.values().get(OWN) or {})
-        failures = cast("list[Mapping[str, Any]]", own.get("failures") or [])
-        last = next(f for f in reversed(failures) if f["step"] == covered.name)
-        record = record_of(owner, attempt.run_id)
-        live = None if record is None else record.errors.get(covered.name)
-        info = ErrorInfo(str(last["type"]), str(last["message"]), None, live)
-        passed = Failure(covered.name, message, info, 0, 0.0, attempt.now())
-        return Fail(info, final=True, passed=passed)
+        return self.after_failure(owner, attempt, self.covered, covered.name)
 
 
 def member_of(place: Place, message: Message) -> Step:
     """The step of a group that a message is for."""
     return cast(Parallel, place.group).members[cast(int, message.payload)]
+
+
+def shared_name(group: Parallel) -> str | None:
+    """Steps that share a number of workers have to be one step of the definition: its name."""
+    return None if group.max_concurrency is None else f"{group.name} (steps)"
+
+
+def part_of(group: Parallel) -> str:
+    """The tag of what the steps of a group give its join."""
+    return f"(part of {group.name})"
+
+
+def place_of(places: Mapping[str, Place], name: str) -> Place:
+    """Where the step of this name stands, in a group or not."""
+    for place in places.values():
+        if place.step is not None and place.step.name == name:
+            return place
+        for member in () if place.group is None else place.group.members:
+            if member.name == name:
+                return replace(place, step=member)
+    raise LookupError(name)
+
+
+def failed_with(owner: PipelineBase, attempt: PipelineAttempt, noted: Mapping[str, Any]) -> Fail:
+    """The scope has failed, with a failure that was noted."""
+    name = str(noted["step"])
+    record = record_of(owner, attempt.run_id)
+    live = None if record is None else record.errors.get(name)
+    info = ErrorInfo(str(noted["type"]), str(noted["message"]), None, live)
+    attempts, elapsed = int(noted["attempts"]), float(noted["elapsed"])
+    passed = Failure(name, Message(GO, None), info, attempts, elapsed, attempt.now())
+    return Fail(info, final=True, passed=passed)
 
 
 # --- what is noted -------------------------------------------------------------------------------
@@ -491,7 +554,7 @@ def note(
 
 def keep(owner: PipelineBase, ctx: PipelineContext, attempt: PipelineAttempt) -> None:
     """Put what a step changed into the run's state, with its result."""
-    changed, deleted = ctx.changes(attempt.is_durable)
+    changed, deleted = ctx.changes()
     if changed:
         attempt.put(changed)
     if deleted:

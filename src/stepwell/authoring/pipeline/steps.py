@@ -135,6 +135,8 @@ class Step:
         self.err_step = (
             err_step if err_step is None or isinstance(err_step, Step) else Step(err_step)
         )
+        if self.err_step is not None and self.err_step.err_step is not None:
+            raise ValueError(f"{what}: an error step has no error step of its own")
         self.mode = _mode(what, func, execution_mode)
         self.takes_ctx, self.parameters = _parameters(what, func)
 
