@@ -60,7 +60,7 @@ def die(how: str) -> None:
     time.sleep(60)  # noqa: TID251 - the signal comes first
 
 
-def hang(path: str) -> None:
+def hang(path: str, held: object = None) -> None:
     """Say who it is, and go on for longer than any test."""
     part = Path(f"{path}.part")
     part.write_text(str(os.getpid()))

@@ -19,12 +19,14 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import pytest
 from tests.runtime import pool_work as work
 
 from stepwell.errors import ExecutionRefused
+from stepwell.runtime.child import Child
 from stepwell.runtime.pools import Pools, check_process_step
 
 ROOT = Path(__file__).parents[2]
@@ -346,8 +348,8 @@ async def test_a_cancelled_call_does_not_go_on_in_a_second_process(tmp_path: Pat
     path = tmp_path / "pid"
     async with pools(processes=1) as own:
         await own.in_process(work.pid, {}, "s")
-        call = functools.partial(work.hang, str(path))
-        task = asyncio.create_task(own.in_process(call, {"ignored": Slow()}, "s"))
+        kwargs = {"path": str(path), "held": Slow()}
+        task = asyncio.create_task(own.in_process(work.hang, kwargs, "s"))
         await until(entered.is_set)
         task.cancel()
         await asyncio.sleep(0)
@@ -356,6 +358,25 @@ async def test_a_cancelled_call_does_not_go_on_in_a_second_process(tmp_path: Pat
         with pytest.raises(asyncio.CancelledError):
             await task
         assert children() == set()
+
+
+def test_a_kill_that_comes_while_a_process_starts_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    child = Child("stepwell-test-0")
+    start = SpawnProcess.start
+
+    def killed_meanwhile(process: SpawnProcess) -> None:
+        child.kill()
+        start(process)
+
+    monkeypatch.setattr(SpawnProcess, "start", killed_meanwhile)
+    with pytest.raises(ExecutionRefused, match=r"died while it started .*SIGKILL"):
+        child.call(work.hang, {"path": str(tmp_path / "pid")}, "s")
+    child.reap()
+    monkeypatch.undo()
+    assert child.call(work.echo, {"x": 1}, "s") == 1
+    child.reap()
 
 
 def _alive(pid: int) -> bool:
