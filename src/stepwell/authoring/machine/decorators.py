@@ -236,6 +236,8 @@ def _define(
     reach = {info.name: scan(info.func, cls) for info in steps.values()}
     _check_targets(cls, steps, reach)
     if not callable(getattr(cls, "create_context", None)):
+        if schedule is not None:
+            _check_fillable(cls, context)
         default = _from_event if trigger is not None else _from_fields
         setattr(cls, "create_context", classmethod(default))  # noqa: B010 - not declared on `type`
     if "context" in cls.__dict__:
@@ -259,6 +261,21 @@ def _define(
     )
     file(machine)
     cls.__stepwell__ = machine  # pyright: ignore[reportAttributeAccessIssue] - what marks the class
+
+
+def _check_fillable(cls: type, context: type[BaseModel]) -> None:
+    """Nobody is there to fill the Context of a run that a schedule starts."""
+    needed = [
+        name
+        for name, field in context.model_fields.items()
+        if field.is_required() and name != "scheduled_at"
+    ]
+    if needed:
+        raise WorkflowConfigurationError(
+            f"Workflow {cls.__name__} has a schedule, and its Context needs {', '.join(needed)}: "
+            "give such fields defaults, or make the Context in a class method "
+            "create_context(cls, **fields)"
+        )
 
 
 def _from_fields(cls: Any, **fields: Any) -> BaseModel:
