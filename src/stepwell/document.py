@@ -11,7 +11,6 @@ async with Engine("sqlite:///runs.db", [Documents()]) as engine:
 
 from stepwell.authoring.document import (
     Condition,
-    Documents,
     StepSpec,
     TaskSpec,
     WorkflowDocument,
@@ -19,6 +18,7 @@ from stepwell.authoring.document import (
     parse,
     schema,
 )
+from stepwell.authoring.document_run import Documents
 from stepwell.errors import DocumentError
 
 __all__ = [

@@ -4,32 +4,21 @@ A document is data about tasks that someone else has registered. It is checked w
 runs, and every fault names its path. There are no expressions in it: a value is written out, or it
 is a reference to what came before, `{"$ref": "steps.0.task_a.result.url"}`.
 
-It compiles to a pipeline, and so to the same definition as everything else. Since every run may be
-of another document, a run carries its own: whoever takes it up compiles it from there.
+This module refuses to know how documents run; `document_run` compiles them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stepwell.authoring.pipeline.build import PipelineBase
-from stepwell.authoring.pipeline.compile import compile_pipeline
-from stepwell.authoring.pipeline.context import PipelineContext
-from stepwell.authoring.pipeline.handlers import START
-from stepwell.authoring.pipeline.steps import Parallel, Scope, Step
-from stepwell.authoring.program import Program
-from stepwell.authoring.tasks import TaskFailed, TaskRegistry, TaskStatus, tasks
+from stepwell.authoring.tasks import TaskRegistry, tasks
 from stepwell.errors import DocumentError
-from stepwell.kernel.outcomes import Message
-from stepwell.values import Json
 
 NAME = "document"
 """What runs of documents are filed under."""
@@ -45,10 +34,14 @@ STEERING = ("timeout", "retry_count", "retry_delay", "priority")
 PRIORITIES: Mapping[str, int] = {"low": -10, "normal": 0, "high": 10}
 """What the words for priorities mean."""
 
-OWN_DOCUMENT = "(document)"
-"""Where the message that a run begins with has the document."""
+MAX_NODES = 200_000
+"""Values that a document may have, all told: YAML can say a lot in a few lines."""
 
-_KEPT = 256
+_SHOWN = 20
+"""How many faults, and how many known names, an error text lists."""
+
+_WHOLE = 2**63
+"""No whole number of a document is as far from 0."""
 
 
 class Condition(BaseModel):
@@ -103,12 +96,22 @@ class WorkflowDocument(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", title="stepwell workflow document")
-    name: str = Field(min_length=1, max_length=200, description="What the workflow is called.")
+    name: str = Field(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[^\x00-\x1f\x7f]+$",
+        description="What the workflow is called; no control characters.",
+        examples=["sample_workflow"],
+    )
     steps: list[StepSpec] = Field(
         min_length=1, max_length=MAX_STEPS, description="Done in this order."
     )
     timeout: float | None = Field(
-        None, gt=0, description="Seconds the run may take before its exit steps begin."
+        None,
+        gt=0,
+        lt=1e9,
+        allow_inf_nan=False,
+        description="Seconds the run may take before its exit steps begin.",
     )
     on_error: list[StepSpec] = Field(
         default_factory=list[StepSpec], description="Done when a task has failed for good."
@@ -190,30 +193,69 @@ def _read(path: Path) -> Any:
 
 def parse(data: object, registry: TaskRegistry) -> WorkflowDocument:
     """The document that `data` is. Raises `DocumentError` with every fault that it has."""
-    if _depth(data) > MAX_DEPTH:
-        raise DocumentError([f"a document is at most {MAX_DEPTH} levels deep"])
+    check_plain(data)
     try:
         document = WorkflowDocument.model_validate(data)
     except ValidationError as error:
-        raise DocumentError([_fault(e) for e in error.errors(include_url=False)]) from error
-    problems = list(_problems(document, registry))
+        raise DocumentError(_few(_fault(e) for e in error.errors(include_url=False))) from error
+    problems = _few(_problems(document, registry))
     if problems:
         raise DocumentError(problems)
     return document
 
 
-def _depth(data: object) -> int:
-    deepest, todo = 0, [(data, 1)]
+def _few(problems: Iterable[str]) -> list[str]:
+    """The first problems, and a word when there are more."""
+    found: list[str] = []
+    for problem in problems:
+        if len(found) == _SHOWN:
+            return [*found, "... and more"]
+        found.append(problem)
+    return found
+
+
+def check_plain(data: object, what: str = "a document") -> None:
+    """Raise `DocumentError` unless `data` is what JSON can say, within the limits of documents."""
+    todo, count = [(data, 1)], 0
     while todo:
         value, depth = todo.pop()
-        deepest = max(deepest, depth)
-        if deepest > MAX_DEPTH:
-            break
-        if isinstance(value, Mapping):
-            todo += [(v, depth + 1) for v in cast("Mapping[object, object]", value).values()]
-        elif isinstance(value, list):
-            todo += [(v, depth + 1) for v in cast("list[object]", value)]
-    return deepest
+        count += 1
+        if depth > MAX_DEPTH:
+            raise DocumentError([f"{what} is at most {MAX_DEPTH} levels deep"])
+        if count > MAX_NODES:
+            raise DocumentError([f"{what} has at most {MAX_NODES} values"])
+        match value:
+            case dict():
+                rows = cast("dict[object, object]", value)
+                for key, item in rows.items():
+                    if not isinstance(key, str):
+                        raise DocumentError([f"{what} has texts for keys, not {key!r:.60}"])
+                    todo += [(key, depth), (item, depth + 1)]
+            case list():
+                todo += [(item, depth + 1) for item in cast("list[object]", value)]
+            case str():
+                if not _is_text(value):
+                    raise DocumentError([f"{what} has a text that is no Unicode: {value!r:.60}"])
+            case None | bool():
+                pass
+            case int():
+                if not -_WHOLE <= value < _WHOLE:
+                    raise DocumentError([f"{what} has whole numbers of at most 64 bits"])
+            case float():
+                if value != value or value in (float("inf"), float("-inf")):
+                    raise DocumentError([f"{what} has finite numbers, not {value!r}"])
+            case _:
+                raise DocumentError(
+                    [f"{what} holds what JSON can say, not {type(value).__name__}: {value!r:.60}"]
+                )
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True
 
 
 def _fault(error: Any) -> str:
@@ -246,21 +288,21 @@ def _problems(document: WorkflowDocument, registry: TaskRegistry) -> Iterable[st
         counts: dict[str, int] = {}
         for n, spec in enumerate(step.tasks):
             at = f"{path}.tasks[{n}]"
+            yield from _steering(spec.params, f"{at}.params")
             if spec.name not in registry:
-                known = ", ".join(registry.names())
-                yield f'{at}.name: unknown task "{spec.name}"; known: {known}'
-            else:
-                yield from _params(spec, at, registry)
+                yield f'{at}.name: unknown task "{spec.name}"; known: {_some(registry.names())}'
+            elif problem := _unfit(spec, registry):
+                yield f"{at}.params: {problem}"
             refs = list(_refs(spec.params, f"{at}.params"))
             if spec.condition is not None:
                 refs.append((f"{at}.condition", spec.condition.ref))
             for where, ref in refs:
-                if not any(ref == root or ref.startswith(f"{root}.") for root in before):
+                if root_of(ref) not in before:
                     yield (
-                        f"{where}: {ref!r} names nothing that comes before; there is "
-                        f"{', '.join(sorted(before))}"
+                        f"{where}: {ref!r:.200} names nothing that comes before; there is "
+                        f"{_some(before)}"
                     )
-            name = _numbered(spec.name, counts)
+            name = numbered(spec.name, counts)
             new = {f"{place}.{name}"}
             if spec.id is not None:
                 if spec.id in seen_ids or spec.id in ("input", "steps", "on_error", "on_exit"):
@@ -275,8 +317,21 @@ def _problems(document: WorkflowDocument, registry: TaskRegistry) -> Iterable[st
         before |= added
 
 
-def _params(spec: TaskSpec, at: str, registry: TaskRegistry) -> Iterable[str]:
-    params = spec.params
+def _some(names: Iterable[str]) -> str:
+    known = sorted(names)
+    return ", ".join(known[:_SHOWN]) + (", ..." if len(known) > _SHOWN else "")
+
+
+def root_of(ref: str) -> str:
+    """The part of a reference that names a task's result, or the input."""
+    parts = ref.split(".")
+    return ".".join(parts[:3]) if parts[0] in _SCOPES else parts[0]
+
+
+_SCOPES = ("steps", "on_error", "on_exit")
+
+
+def _steering(params: Mapping[str, Any], at: str) -> Iterable[str]:
     for key, least in (("timeout", 1e-3), ("retry_count", 0), ("retry_delay", 0)):
         value = params.get(key)
         if value is None:
@@ -286,22 +341,23 @@ def _params(spec: TaskSpec, at: str, registry: TaskRegistry) -> Iterable[str]:
             or not isinstance(value, int | float)
             or not least <= value < 1e9
         ):
-            yield f"{at}.params.{key}: a number of {least:g} or more is wanted, not {value!r:.60}"
+            yield f"{at}.{key}: a number of {least:g} or more is wanted, not {value!r:.60}"
         elif key == "retry_count" and (not isinstance(value, int) or value > 1000):
-            yield f"{at}.params.{key}: a whole number up to 1000 is wanted, not {value!r:.60}"
+            yield f"{at}.{key}: a whole number up to 1000 is wanted, not {value!r:.60}"
     if "priority" in params:
         try:
             priority_of(params["priority"])
         except ValueError as error:
-            yield f"{at}.params.priority: {error}"
+            yield f"{at}.priority: {error}"
+
+
+def _unfit(spec: TaskSpec, registry: TaskRegistry) -> str | None:
+    """What is wrong with the data of a task; what a reference gives is seen when it runs."""
     data = data_of(spec)
-    if not list(_refs(data, "")):
-        problem = registry.problem(spec.name, data)
-        if problem is not None:
-            yield f"{at}.params: {problem}"
+    return None if next(iter(_refs(data, "")), None) else registry.problem(spec.name, data)
 
 
-def _numbered(name: str, counts: dict[str, int]) -> str:
+def numbered(name: str, counts: dict[str, int]) -> str:
     counts[name] = counts.get(name, 0) + 1
     return name if counts[name] == 1 else f"{name}_{counts[name]}"
 
@@ -326,179 +382,6 @@ def _refs(value: object, at: str) -> Iterable[tuple[str, str]]:
             yield from _refs(item, f"{at}[{n}]")
 
 
-# --- running -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class After:
-    """Try up to `retries` times more, `delay` seconds after each failure."""
-
-    retries: int
-    delay: float
-
-    def next(
-        self, elapsed_time: float, attempts: int, error: Exception, *, seed: int | None = None
-    ) -> float | None:
-        """See `RetryPolicy.next`."""
-        return self.delay if attempts <= self.retries else None
-
-    def describe(self) -> dict[str, Json]:
-        """The policy as JSON data."""
-        return {"kind": "After", "retries": self.retries, "delay": self.delay}
-
-
-class Documents:
-    """What an engine is given to run documents: `Engine(url, [Documents(registry)])`.
-
-    Args:
-        registry: the tasks that documents may name.
-    """
-
-    def __init__(self, registry: TaskRegistry | None = None) -> None:
-        self.registry = registry or tasks
-        self._programs: OrderedDict[str, tuple[Program, object]] = OrderedDict()
-        # What is the same for all documents: how runs are found, written and shown.
-        stub = PipelineBase(name=NAME).add_step(_never, name="any")
-        self._program = replace(compile_pipeline(stub), start=self._start, variant=self._variant)
-
-    def compiled(self) -> Program:
-        """The program that stands for those of all documents."""
-        return self._program
-
-    def _start(self, fields: Mapping[str, Any]) -> Message:
-        document = parse(fields.get("document"), self.registry)
-        payload: dict[str, Any] = {"input": dict(fields.get("input") or {})}
-        payload[OWN_DOCUMENT] = document.model_dump(
-            mode="json", by_alias=True, exclude_defaults=True
-        )
-        return Message(START, payload, START)
-
-    def _variant(self, first: Message) -> tuple[Program, object]:
-        """The program of the run that begins with this message."""
-        payload = cast("Mapping[str, Any]", first.payload)
-        document = WorkflowDocument.model_validate(payload[OWN_DOCUMENT])
-        digest = document.digest()
-        found = self._programs.get(digest)
-        if found is None:
-            pipeline = pipeline_of(document, self.registry)
-            found = self._programs[digest] = compile_pipeline(pipeline), pipeline
-            if len(self._programs) > _KEPT:
-                self._programs.popitem(last=False)
-        self._programs.move_to_end(digest)
-        return found
-
-
-async def _never() -> None:
-    raise AssertionError("the step of no document")
-
-
-def pipeline_of(document: WorkflowDocument, registry: TaskRegistry) -> PipelineBase:
-    """The pipeline that a document describes."""
-    pipeline = PipelineBase(name=NAME, timeout=document.timeout, version=document.digest())
-    places: dict[str, str] = {}
-    named = (
-        ("steps", document.steps, Scope.NORMAL),
-        ("on_error", document.on_error, Scope.ERROR),
-        ("on_exit", document.on_exit, Scope.EXIT),
-    )
-    for word, steps, scope in named:
-        for number, step in enumerate(steps):
-            counts: dict[str, int] = {}
-            made = [
-                _step(spec, f"{word}.{number}.{_numbered(spec.name, counts)}", places, registry)
-                for spec in step.tasks
-            ]
-            if step.execution_type == "parallel":
-                pipeline.add_node(scope, Parallel(f"{word}.{number}", tuple(made)))
-            else:
-                for one in made:
-                    pipeline.add_step(one, scope)
-    return pipeline
-
-
-def _step(spec: TaskSpec, place: str, places: dict[str, str], registry: TaskRegistry) -> Step:
-    if spec.id is not None:
-        places[spec.id] = place
-    known = dict(places)
-
-    async def run(ctx: PipelineContext) -> Json:
-        return await perform(spec, ctx, known, registry)
-
-    retries = int(spec.params.get("retry_count") or 0)
-    return Step(
-        run,
-        name=place,
-        timeout=spec.params.get("timeout"),
-        retry_policy=After(retries, float(spec.params.get("retry_delay") or 0.0)),
-    )
-
-
-async def perform(
-    spec: TaskSpec, ctx: Mapping[str, Any], places: Mapping[str, str], registry: TaskRegistry
-) -> Json:
-    """Do one task: resolve its params, make it, let it execute, and see what it says."""
-    condition = spec.condition
-    if condition is not None:
-        value = resolve(condition.ref, ctx, places, missing=None)
-        given = "equals" in condition.model_fields_set
-        holds = value == condition.equals if given else bool(value)
-        if holds is condition.negate:
-            return {"status": TaskStatus.SKIPPED.value, "result": None}
-    task = registry.create(spec.name)
-    params = resolved(data_of(spec), ctx, places)
-    kind = task.Params
-    task.params = params if kind is None else kind.model_validate(params)
-    task.context = ctx
-    task.set_status(TaskStatus.RUNNING)
-    result = await task.execute()
-    if result is False or task.status is TaskStatus.FAILED:
-        raise TaskFailed(f"task {spec.name!r} failed")
-    value = None if isinstance(result, bool) else result
-    return {"status": TaskStatus.SUCCEEDED.value, "result": value}
-
-
-_NOTHING: Any = object()
-
-
-def resolved(value: Any, ctx: Mapping[str, Any], places: Mapping[str, str]) -> Any:
-    """Params with every reference replaced by what it names."""
-    if isinstance(value, Mapping):
-        rows = cast("Mapping[str, Any]", value)
-        if len(rows) == 1 and isinstance(rows.get("$ref"), str):
-            return resolve(rows["$ref"], ctx, places)
-        return {key: resolved(item, ctx, places) for key, item in rows.items()}
-    if isinstance(value, list):
-        return [resolved(item, ctx, places) for item in cast("list[Any]", value)]
-    return value
-
-
-def resolve(
-    ref: str, ctx: Mapping[str, Any], places: Mapping[str, str], *, missing: Any = _NOTHING
-) -> Any:
-    """What a reference names. Raises TaskFailed when it is not there, unless `missing` is given."""
-    parts = ref.split(".")
-    if parts[0] in ("steps", "on_error", "on_exit") and len(parts) >= 3:
-        value, rest = ctx.get(".".join(parts[:3]), _NOTHING), parts[3:]
-    else:
-        value, rest = ctx.get(places.get(parts[0], parts[0]), _NOTHING), parts[1:]
-    for part in rest:
-        if isinstance(value, Mapping):
-            value = cast("Mapping[str, Any]", value).get(part, _NOTHING)
-        elif (
-            isinstance(value, list) and part.isdigit() and int(part) < len(cast("list[Any]", value))
-        ):
-            value = cast("list[Any]", value)[int(part)]
-        else:
-            value = _NOTHING
-        if value is _NOTHING:
-            break
-    if value is not _NOTHING:
-        return value
-    if missing is not _NOTHING:
-        return missing
-    raise TaskFailed(f"the reference {ref!r} names nothing: that task gave no such value")
-
-
 def schema() -> dict[str, Any]:
     """The JSON Schema of documents."""
     return WorkflowDocument.model_json_schema(by_alias=True)
@@ -506,13 +389,10 @@ def schema() -> dict[str, Any]:
 
 __all__: Sequence[str] = [
     "Condition",
-    "Documents",
     "StepSpec",
     "TaskSpec",
     "WorkflowDocument",
     "load",
     "parse",
-    "perform",
-    "pipeline_of",
     "schema",
 ]

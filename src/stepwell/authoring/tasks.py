@@ -10,6 +10,7 @@ import asyncio
 import enum
 import inspect
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -103,12 +104,13 @@ class TaskRegistry:
 
         Raises:
             TypeError: it is no class of tasks.
-            ValueError: the name is taken by another class.
+            ValueError: the name is taken by another class, or has other characters than letters,
+                digits, _ and -.
         """
         given = cast(object, task)
         if not (isinstance(given, type) and issubclass(given, Task)):
             raise TypeError(f"register() takes a class derived from Task, not {task!r:.80}")
-        known = name or task().name
+        known = _checked(name or task().name)
         there = self._tasks.get(known)
         if there is not None and there is not task:
             raise ValueError(f"there is a task {known!r} already: {there.__qualname__}")
@@ -122,7 +124,7 @@ class TaskRegistry:
         """
 
         def add(function: F) -> F:
-            known = name or function.__name__
+            known = _checked(name or function.__name__)
             there = self._tasks.get(known)
             if there is not None:
                 raise ValueError(f"there is a task {known!r} already")
@@ -166,6 +168,13 @@ class TaskRegistry:
                 f"{'.'.join(map(str, e['loc'])) or 'params'}: {e['msg']}" for e in error.errors()
             )
         return None
+
+
+def _checked(name: str) -> str:
+    """A name that references can go through. Raises ValueError."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,200}", name):
+        raise ValueError(f"a task's name has letters, digits, _ and -, not {name!r:.80}")
+    return name
 
 
 def _function_task(name: str, function: Callable[..., Any]) -> type[Task]:
