@@ -307,3 +307,117 @@ def test_retry_fork_and_cancel_take_runs_of_machines(said: Cli, url: str, orders
     copy = said("--json", "fork", "r1", "--store", url).json
     said("cancel", "r1", "--store", url)
     assert copy["id"] != "r1"
+
+
+# --- signals -------------------------------------------------------------------------------------
+
+
+def waiting_for(url: str, cls: Any, **fields: str) -> None:
+    """Kept runs that wait, by id, with their correlations."""
+
+    async def begin(engine: Engine) -> None:
+        for run_id, word in fields.items():
+            await engine.start(cls, run_id=run_id, correlation=word, n=500)
+            while (await engine.get(run_id)).status is not RunStatus.WAITING:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+
+    kept(url, begin, cls)
+
+
+def unread(said: Cli, url: str, run_id: str) -> list[str]:
+    return said("--json", "show", run_id, "--store", url).json["unread"]
+
+
+def test_a_signal_to_all_reaches_those_that_wait_for_it(said: Cli, url: str, orders: Any) -> None:
+    waiting_for(url, orders.Order, r1="a", r2="b")
+    begun(url, orders.Pay, "r3", n=1)
+    sent = said("--json", "signal", "approval", "--all", '{"approved": true}', "--store", url)
+    assert sent.json == {"event": "approval", "received": 2}
+    assert [unread(said, url, run) for run in ("r1", "r2", "r3")] == [["answer"], ["answer"], []]
+    again = said("signal", "approval", "--all", "--store", url).out
+    assert again == "nothing was sent: those that wait for it have an answer already\n"
+    nobody = said("signal", "refusal", "--all", "--store", url).out
+    assert nobody == "nothing was sent: no run waits for it now\n"
+
+
+def test_a_signal_to_a_correlation_reaches_its_live_runs(said: Cli, url: str, orders: Any) -> None:
+    waiting_for(url, orders.Order, r1="a", r2="b")
+    sent = said("signal", "approval", "--correlation", "a", "--store", url).out
+    assert sent == "approval is kept for 1 run\n"
+    assert [unread(said, url, run) for run in ("r1", "r2")] == [["signal"], []]
+    nobody = said("signal", "approval", "--correlation", "c", "--store", url).out
+    assert nobody == "nothing was sent: no run is live with correlation c\n"
+
+
+@pytest.mark.parametrize("form", [("r1", "approval"), ("approval", "--run", "r1")])
+def test_a_signal_to_one_run_has_two_forms(
+    said: Cli, url: str, orders: Any, form: tuple[str, ...]
+) -> None:
+    waiting_for(url, orders.Order, r1="a", r2="a")
+    said("signal", *form, '{"approved": true}', "--store", url)
+    assert [unread(said, url, run) for run in ("r1", "r2")] == [["signal"], []]
+
+
+@pytest.mark.parametrize("form", [("approval", "--all"), ("r1", "approval")])
+def test_with_the_code_a_wrong_payload_is_refused_before_anything_is_sent(
+    said: Cli, url: str, orders: Any, form: tuple[str, ...]
+) -> None:
+    waiting_for(url, orders.Order, r1="a")
+    args = ("signal", *form, '{"approved": "perhaps"}', "--store", url, "--app", "orders")
+    error = " ".join(said(*args, code=2).err.split())
+    assert "signal 'approval' does not fit run r1" in error
+    assert "approved" in error
+    assert unread(said, url, "r1") == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("approval",),
+        ("approval", "--all", "--correlation", "a"),
+        ("r1", "approval", "{}", "--all"),
+        ("approval", "--all", "--step", "ask"),
+    ],
+)
+def test_what_signal_can_not_mean_is_a_usage_error(
+    said: Cli, url: str, words: tuple[str, ...]
+) -> None:
+    assert "Usage" in said("signal", *words, "--store", url, code=2).err
+
+
+# --- graph ---------------------------------------------------------------------------------------
+
+
+def test_graph_draws_a_machine_and_warns_of_what_it_can_not_read(
+    said: Cli, orders: Any, tmp_path: Path
+) -> None:
+    drawn = said("graph", "orders:Order")
+    assert 'step_ask -->|"timeout 7 d"| step_nap' in drawn.out
+    assert drawn.err == ""
+    (tmp_path / "more.py").write_text(
+        "from pydantic import BaseModel\n"
+        "from stepwell.machine import goto, step, workflow\n"
+        '@workflow("shop-jump")\n'
+        "class Jump:\n"
+        "    class Context(BaseModel): pass\n"
+        "    @step(start=True)\n"
+        "    def jump(self):\n"
+        "        to = 'jump'\n"
+        "        return goto(to)\n"
+    )
+    jump = said("graph", "more:Jump")
+    assert "where jump may go can't be read from the code" in " ".join(jump.err.split())
+    assert "unknown" in jump.out
+
+
+def test_graph_of_a_run_needs_no_code_and_shows_more_with_it(
+    said: Cli, url: str, orders: Any
+) -> None:
+    begun(url, orders.Order, "r1", n=500)
+    bare = said("graph", "r1", "--store", url).out
+    assert "step_check --> step_ask" in bare
+    assert "waiting" in bare
+    assert "step_ship" not in bare
+    whole = said("graph", "r1", "--store", url, "--app", "orders").out
+    assert 'step_ask -->|"signal approval"| step_ship' in whole
+    assert not HIDDEN.search(bare + whole)

@@ -33,6 +33,7 @@ _COMMANDS = {
     "resume": ("stepwell.cli.speak", "Let a parked run go on."),
     "retry": ("stepwell.cli.copies", "Try a failed run again, as a new run."),
     "fork": ("stepwell.cli.copies", "Start a copy of a run from a point in it."),
+    "schedule": ("stepwell.cli.schedule", "List, pause, resume and backfill schedules."),
     "graph": ("stepwell.cli.graph", "Draw a workflow, or what a run did."),
     "check": ("stepwell.cli.check", "Whether live runs fit the code as it is now."),
     "doctor": ("stepwell.cli.doctor", "Look for what is wrong here."),

@@ -15,6 +15,7 @@ from stepwell.cli.load import load_all
 from stepwell.cli.options import Exit, app_option, settings, shared_options, store_option
 from stepwell.cli.waits import asked
 from stepwell.runtime.engine import Engine
+from stepwell.runtime.machine.signals import check_payload, live_ids
 from stepwell.runtime.views import RunInfo, WaitInfo
 from stepwell.values import RunStatus
 
@@ -45,9 +46,10 @@ async def _who_moves(engine: Engine, info: RunInfo) -> str:
 
 
 @click.command()
-@click.argument("run")
-@click.argument("event")
-@click.argument("payload", required=False, metavar="[JSON]")
+@click.argument("words", nargs=-1, required=True, metavar="[RUN] EVENT [JSON]")
+@click.option("--all", "everyone", is_flag=True, help="To every run that waits for it now.")
+@click.option("--correlation", metavar="WORD", help="To every live run with this correlation.")
+@click.option("--run", "to", metavar="RUN", help="To this run; the same as RUN before EVENT.")
 @click.option("--step", metavar="STEP", help="Only for this step.")
 @click.option("--question", metavar="ID", help="It answers this question and no other.")
 @click.option("--dedupe", metavar="WORD", help="A second signal with this word does nothing.")
@@ -55,9 +57,10 @@ async def _who_moves(engine: Engine, info: RunInfo) -> str:
 @store_option
 @shared_options
 def signal(
-    run: str,
-    event: str,
-    payload: str | None,
+    words: tuple[str, ...],
+    everyone: bool,
+    correlation: str | None,
+    to: str | None,
     step: str | None,
     question: str | None,
     dedupe: str | None,
@@ -67,9 +70,25 @@ def signal(
     """Send RUN an event: the name of its type, and its fields as a JSON object.
 
     It is kept when this returns, and may come before anyone waits for it. With --app the fields
-    are checked against the type.
+    are checked against the type. A state machine's signal goes by its name, an event that one
+    waits for as event:NAME. With --all or --correlation, to several runs: leave out RUN.
     """
-    run_async(_signal(run, event, payload, step, question, dedupe, app, store))
+    one = not everyone and correlation is None
+    if sum((everyone, correlation is not None, to is not None)) > 1:
+        raise click.UsageError("give one of --all, --correlation and --run")
+    if one and to is None:
+        to, words = words[0], words[1:]
+    if not 1 <= len(words) <= 2:
+        raise click.UsageError(
+            "give RUN, EVENT and its fields as JSON; EVENT alone with --all, --correlation or --run"
+        )
+    event, payload = words[0], words[1] if len(words) > 1 else None
+    if to is not None:
+        run_async(_signal(to, event, payload, step, question, dedupe, app, store))
+        return
+    if step or question or dedupe:
+        raise click.UsageError("--step, --question and --dedupe are for one run")
+    run_async(_signal_all(event, payload, correlation, app, store))
 
 
 async def _signal(
@@ -88,6 +107,7 @@ async def _signal(
         if info.status.terminal:
             raise _ended(info, "it takes no event")
         try:
+            await check_payload(engine, [info.id], event, fields)
             accepted = await engine.signal(
                 info.id, event, fields, step=step, question=question, dedupe=dedupe
             )
@@ -103,6 +123,29 @@ async def _signal(
             event=event,
             accepted=False,
         )
+
+
+async def _signal_all(
+    event: str, payload: str | None, correlation: str | None, app: tuple[str, ...], url: str
+) -> None:
+    fields = _object(payload)
+    async with looking(url, load_all(app)) as engine:
+        where: dict[str, Any] = {"waiting": event}
+        if correlation is not None:
+            where = {"correlation": correlation}
+        ids = await live_ids(engine, **where)
+        try:
+            await check_payload(engine, ids, event, fields)
+            if correlation is None:
+                count = await engine.broadcast(event, fields)
+            else:
+                count = sum([await engine.signal(id, event, fields) for id in ids])
+        except ValueError as error:
+            raise CommandError(str(error), hint="Put the JSON right.") from error
+    whom = "waits for it now" if correlation is None else f"is live with correlation {correlation}"
+    none = f"no run {whom}" if not ids else "those that wait for it have an answer already"
+    said = f"{event} is kept for {count} run{'s' if count != 1 else ''}"
+    _say(said if count else f"nothing was sent: {none}", event=event, received=count)
 
 
 def _object(text: str | None) -> dict[str, Any]:

@@ -41,19 +41,20 @@ async def send_signal(
         raise ValueError("signal() takes run_id or correlation, not both")
     given = fields_of(payload, f"the payload of {name!r}")
     if run_id is None and correlation is None:
-        await check_payload(core, await _ids(core, waiting=name), name, given)
+        await check_payload(core, await live_ids(core, waiting=name), name, given)
         return await core.broadcast(name, given)
     if run_id is not None:
         if await core.store.get(run_id) is None:
             raise RunNotFound(run_id)
         ids = [run_id]
     else:
-        ids = await _ids(core, correlation=correlation)
+        ids = await live_ids(core, correlation=correlation)
     await check_payload(core, ids, name, given)
     return sum([await core.signal(id, name, given) for id in ids])
 
 
-async def _ids(core: Engine, **where: Any) -> list[str]:
+async def live_ids(core: Engine, **where: Any) -> list[str]:
+    """The ids of all live runs that `Engine.list(**where)` gives."""
     found: list[str] = []
     cursor = None
     while True:
@@ -66,7 +67,8 @@ async def _ids(core: Engine, **where: Any) -> list[str]:
 async def check_payload(
     core: Engine, ids: list[str], name: str, payload: Mapping[str, Any]
 ) -> None:
-    """Raise ValueError when the payload does not fit the Context of one of these runs."""
+    """Raise ValueError when the payload does not fit the Context of one of these runs. Those of
+    which no class of a state machine is loaded are left out."""
     if not payload:
         return
     for start in range(0, len(ids), 200):
