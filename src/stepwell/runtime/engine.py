@@ -387,7 +387,8 @@ class Engine:
 
         Args:
             workflow: a workflow class, an instance, or the name of a registered one.
-            start_event: what starts it; without one it is made of `fields`.
+            start_event: what starts it: an event, or a dictionary of the fields of one; without it
+                the fields are `fields`.
             run_id: the run's id; made when None.
             key: idempotency key: a second start of this workflow with the same key starts
                 nothing and gives the run of the first.
@@ -411,6 +412,8 @@ class Engine:
         program, owner = self._resolve(workflow)
         if start_event is None:
             message = program.start(fields)
+        elif isinstance(start_event, dict):
+            message = program.start({**cast("dict[str, Any]", start_event), **fields})
         else:
             message = Message(program.types.add(type(start_event)), start_event)
         handler = self.begin(
