@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.cli.conftest import Cli, Said, kept
 
 from stepwell import Engine
 from stepwell.authoring.machine.define import _machines, machine_of  # pyright: ignore[reportPrivateUsage]
+from stepwell.machine import WorkflowEngine
 from stepwell.values import RunStatus
 
 ORDERS = """
@@ -421,3 +423,33 @@ def test_graph_of_a_run_needs_no_code_and_shows_more_with_it(
     whole = said("graph", "r1", "--store", url, "--app", "orders").out
     assert 'step_ask -->|"signal approval"| step_ship' in whole
     assert not HIDDEN.search(bare + whole)
+
+
+# --- planned runs --------------------------------------------------------------------------------
+
+
+def planned(url: str) -> str:
+    """A run that is to begin before a meeting that is two days ahead."""
+    engine = WorkflowEngine(url)
+    try:
+        engine.emit("meeting", at=datetime.now(UTC) + timedelta(days=2))
+        (run,) = engine.runs.filter(name="shop-remind")
+        return run.id
+    finally:
+        engine.stop()
+
+
+def test_a_planned_run_says_when_it_begins(said: Cli, url: str) -> None:
+    run_id = planned(url)
+    begins = said("why", run_id, "--store", url)
+    assert re.search(r"waiting to begin at \S+ \S+ UTC", flat(begins))
+    shown = said("show", run_id, "--store", url)
+    assert "STEP" not in shown.out
+    logs = said("logs", run_id, "--store", url)
+    assert re.search(r"waits\s+for its time to begin until", logs.out)
+    drawn = said("graph", run_id, "--store", url, "--app", "orders")
+    assert "1 h before event meeting" in drawn.out
+    assert "class event_start unvisitedStyle" not in drawn.out
+    for one in (begins, shown, logs, drawn):
+        assert not HIDDEN.search(one.out)
+        assert "planned" not in one.out

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import click
 from rich.text import Text
 
-from stepwell.authoring.machine.body import MOVED
+from stepwell.authoring.machine.body import MOVED, ON_FAIL
 from stepwell.authoring.machine.words import is_hidden, step_said, tag_said, wanted
 from stepwell.cli import output
 from stepwell.cli.engines import find_run, looking, run_async
@@ -116,6 +116,8 @@ Line = tuple[str, dict[str, Json], str]
 def lines_of(entry: Entry, work: Work | None) -> Iterator[Line]:
     """What is told of an entry; nothing of what only the engine cares for."""
     of: dict[str, Json] = {} if work is None else {"step": step_said(work.step), "work": work.id}
+    if work is not None and is_hidden(work.step) and work.step != ON_FAIL:
+        return  # what the run waits for says it all
     where = "" if work is None else step_said(work.step)
     tries = 0 if work is None else len(work.attempts)
     nth = "" if work is None else f"{where} #{work.id}"

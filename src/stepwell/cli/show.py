@@ -111,7 +111,8 @@ def _steps(console: Console, history: History, each: bool) -> None:
         else:
             rows += [_alone(work) for work in works]
     header = ("step", "status", "tries", "began", "took", "about")
-    output.table(console, header, rows, give=(5, 0))
+    if rows:
+        output.table(console, header, rows, give=(5, 0))
 
 
 def _of_machinery(step: str) -> bool:

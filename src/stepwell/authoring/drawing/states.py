@@ -200,7 +200,7 @@ class _Draft:
 
     def grey(self, run: RunView) -> None:
         """Boxes that the run did not come to."""
-        alive = {step_id(name) for name, view in run.steps.items() if view.count}
+        alive = {step_id(name) for name, view in run.steps.items() if view.count} | {_START}
         self.picture.grey(alive | ({_ON_FAIL} if ON_FAIL in run.steps else set()))
 
 
