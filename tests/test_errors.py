@@ -23,6 +23,9 @@ SAMPLES: list[tuple[StepwellError, str]] = [
     (errors.UnserializableValue("x", "int", message="mine"), "mine"),
     (errors.ValueTooLarge("state.x", 11, 10), "11 bytes; the limit is 10 bytes"),
     (errors.UnknownType("os.system", ["A"]), "'os.system'; known: A."),
+    (errors.UnknownTask("x", ["a"]), "unknown task 'x'; known: a."),
+    (errors.DocumentError(["a: one", "b: two"]), "a: one\nb: two"),
+    (errors.WorkflowFailed("no such customer"), "no such customer"),
     (errors.StoreError("no"), "no"),
     (errors.StoreUnavailable("no"), "no"),
     (errors.StoreLocked("no"), "no"),
@@ -69,6 +72,19 @@ def test_every_error_is_drawn_in_the_tree():
 def test_the_message_comes_first_and_the_hint_on_a_line_of_its_own(error: StepwellError, text: str):
     assert text in error.message
     assert str(error) == (f"{error.message}\n{error.hint}" if error.hint else error.message)
+
+
+@pytest.mark.parametrize(("error", "_text"), SAMPLES)
+def test_an_error_is_rebuilt_from_its_name_and_text(error: StepwellError, _text: str):
+    kind = type(error)
+    again = errors.rebuilt(f"{kind.__module__}.{kind.__qualname__}", str(error))
+    assert type(again) is kind
+    assert (str(again), again.message) == (str(error), error.message)
+
+
+def test_other_names_are_not_rebuilt():
+    assert errors.rebuilt("os.system", "x") is None
+    assert str(errors.rebuilt("stepwell.errors.WorkflowTimeoutError", "late")) == "late"
 
 
 @pytest.mark.parametrize(("error", "_text"), SAMPLES)

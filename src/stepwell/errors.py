@@ -25,6 +25,7 @@ three things besides its message: `code` (a stable word for programs, logs and t
         ├── UnserializableValue            workflow   (ValueError)
         ├── ValueTooLarge                  workflow   (ValueError)
         ├── UnknownType                    workflow   (ValueError)
+        ├── WorkflowFailed                 workflow   (WorkflowRuntimeError)
         ├── UnknownTask                    user       (LookupError)
         ├── DocumentError                  user       (ValueError)
         ├── StepTimeoutError               workflow   (TimeoutError)
@@ -82,6 +83,7 @@ __all__ = [
     "WorkflowCancelledByUser",
     "WorkflowConfigurationError",
     "WorkflowDone",
+    "WorkflowFailed",
     "WorkflowNotRegistered",
     "WorkflowRuntimeError",
     "WorkflowStepDoesNotExistError",
@@ -368,6 +370,17 @@ class UnknownType(StepwellError, ValueError):
         super().__init__(message or f"No type is registered as {tag!r}; {_known(self.known)}")
 
 
+class WorkflowFailed(StepwellError, WorkflowRuntimeError):
+    """A step ended the run with `fail(reason)`.
+
+    Args:
+        message: the reason.
+    """
+
+    code = "workflow_failed"
+    whose: Whose = "workflow"  # both parents declare it
+
+
 class UnknownTask(StepwellError, LookupError):
     """A document names a task that nobody has registered.
 
@@ -558,3 +571,28 @@ class StoreVersionError(StoreError):
 
 def _known(names: tuple[str, ...]) -> str:
     return f"known: {', '.join(names)}." if names else "none is known."
+
+
+_BY_NAME = {
+    f"{cls.__module__}.{cls.__qualname__}": cls
+    for cls in tuple(globals().values())
+    if isinstance(cls, type) and issubclass(cls, Exception)
+}
+
+
+def rebuilt(name: str, text: str) -> Exception | None:
+    """One of these errors from its qualified name and the text that it showed; None for others.
+
+    Of its attributes it has `message` and `hint`; the rest was never written down.
+
+    Example:
+        >>> error = rebuilt("stepwell.errors.StepTimeoutError", "Step 's' timed out.")
+        >>> isinstance(error, TimeoutError), str(error)
+        (True, "Step 's' timed out.")
+    """
+    cls = _BY_NAME.get(name)
+    if cls is None or not issubclass(cls, StepwellError):
+        return None if cls is None else cls(text)
+    hint = cls.hint if cls.hint and text.endswith(f"\n{cls.hint}") else ""
+    message = text.removesuffix(f"\n{hint}") if hint else text
+    return _rebuild(cls, (message,), {"message": message, "hint": hint})

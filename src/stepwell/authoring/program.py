@@ -23,6 +23,7 @@ from stepwell.errors import (
     UnserializableValue,
     ValueTooLarge,
     WorkflowNotRegistered,
+    rebuilt,
 )
 from stepwell.kernel.definition import Definition
 from stepwell.kernel.outcomes import Message, Outcome
@@ -174,9 +175,13 @@ class TypeRegistry:
 
     def exception(self, info: ErrorInfo) -> BaseException:
         """The live exception of `info`, or the best likeness that its data allows: builtin and
-        declared exceptions as themselves, all others as `RestoredError`."""
+        declared exceptions, and this library's own, as themselves, all others as
+        `RestoredError`."""
         if info.live is not None:
             return info.live
+        own = rebuilt(info.type, info.message)
+        if own is not None:
+            return own
         kind = self._exceptions.get(info.type) or _KNOWN.get(info.type)
         if kind is not None:
             try:
@@ -197,11 +202,6 @@ def _builtin_exceptions() -> dict[str, type[BaseException]]:
 
 
 _KNOWN: dict[str, type[BaseException]] = _builtin_exceptions()
-
-
-def know_exceptions(kinds: Iterable[type[BaseException]]) -> None:
-    """Let these exceptions be rebuilt from journals (called once with this library's own)."""
-    _KNOWN.update({_type_name(kind): kind for kind in kinds})
 
 
 _adapters: dict[type, TypeAdapter[Any]] = {}

@@ -44,9 +44,7 @@ from stepwell.authoring.program import (
     adapter,
 )
 from stepwell.errors import (
-    WorkflowCancelledByUser,
     WorkflowRuntimeError,
-    WorkflowTimeoutError,
 )
 from stepwell.kernel.definition import Definition, Join, StepDef
 from stepwell.kernel.outcomes import Complete, Emit, Failure, Message, Outcome
@@ -162,7 +160,7 @@ def compile_events(source: Source) -> Program:
         start=lambda fields: _start_message(source, types, fields),
         result=_result,
         final=lambda ending: _final(ending, source, types),
-        failure=lambda info: _failure(info, types),
+        failure=types.exception,
         serializer=source.serializer or serializer,
         state_type=source.state_type,
         verbose=source.verbose,
@@ -605,14 +603,3 @@ def _final(ending: Ending, source: Source, types: TypeRegistry) -> object | None
                 attempts=ending.attempts or None,
                 elapsed_seconds=ending.elapsed,
             )
-
-
-_OURS: dict[str, type[Exception]] = {
-    "stepwell.errors.WorkflowTimeoutError": WorkflowTimeoutError,
-    "stepwell.errors.WorkflowCancelledByUser": WorkflowCancelledByUser,
-}
-
-
-def _failure(info: ErrorInfo, types: TypeRegistry) -> BaseException:
-    ours = _OURS.get(info.type)
-    return types.exception(info) if ours is None else ours(info.message)

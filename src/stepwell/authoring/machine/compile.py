@@ -94,11 +94,11 @@ def compile_machine(machine: Machine) -> Program:
     return Program(
         definition=definition,
         handlers=handlers,
-        types=TypeRegistry(()),
+        types=TypeRegistry((), exceptions=(BrokenRule,)),
         start=lambda fields: start_message(machine, machine.new_context(**fields)),
         result=lambda message: dict(cast("dict[str, Any]", message.payload or {})),
         final=_final,
-        failure=TypeRegistry(()).exception,
+        failure=TypeRegistry((), exceptions=(BrokenRule,)).exception,
         serializer=JsonSerializer(),
         resident=False,
         shows_state=True,
@@ -306,7 +306,7 @@ class FailStep(MachineStep):
     async def _body(self, message: Message, attempt: MachineAttempt) -> Outcome:
         failure = cast(Failure, message.payload)
         begun = self._begun(failure.input, attempt)
-        error = TypeRegistry(()).exception(failure.error)
+        error = self.machine.compiled().types.exception(failure.error)
         takes = self.info.takes
         try:
             value = await begun.call(self.info, {} if takes is None else {takes: error})

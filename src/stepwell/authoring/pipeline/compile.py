@@ -117,10 +117,11 @@ class _Compiler:
                 self._group(node, after, scope)
             case Branch():
                 place = Place(scope, after)
+                mark = len(self.steps)
                 on_true = self.chain(node.on_true, after, scope)
                 on_false = self.chain(node.on_false, after, scope)
                 ways = tuple(dict.fromkeys(w for w in (on_true, on_false) if w is not None))
-                self.steps.append(StepDef(node.name, emits=ways, on_error=FAILED))
+                self.steps.insert(mark, StepDef(node.name, emits=ways, on_error=FAILED))
                 self.places[node.name] = place
                 self.handlers[node.name] = BranchHandler(
                     self.pipeline, place, node.condition, before, (on_true, on_false)
