@@ -15,6 +15,7 @@ from tests.cli.conftest import Cli, Said, kept
 
 from stepwell import Engine
 from stepwell.authoring.machine.define import _machines, machine_of  # pyright: ignore[reportPrivateUsage]
+from stepwell.cli.load import load_all
 from stepwell.machine import WorkflowEngine
 from stepwell.values import RunStatus
 
@@ -166,6 +167,12 @@ def test_run_of_a_module_with_several_says_which_there_are(said: Cli) -> None:
     error = said("run", "orders", code=2).err
     assert "Order" in error
     assert "orders:" in error
+
+
+def test_a_worker_of_a_machine_knows_its_subflows(said: Cli) -> None:
+    known = [w.compiled().definition.name for w in load_all(["orders:Order"])]
+    assert known == ["shop-order", "shop-parcel"]
+    assert [w.compiled().definition.name for w in load_all(["orders:Parcel"])] == ["shop-parcel"]
 
 
 def test_a_class_that_only_inherits_is_no_machine_of_its_own(

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import cast
 
 from stepwell.authoring.machine.define import Machine
+from stepwell.authoring.machine.subflows import subflows
 from stepwell.cli.errors import CommandError
 from stepwell.cli.output import fact, stderr
 from stepwell.errors import WorkflowConfigurationError, WorkflowValidationError
@@ -39,15 +40,18 @@ def load_one(target: str) -> Startable:
 
 
 def load_all(targets: Iterable[str]) -> list[Startable]:
-    """The workflows of all `targets`, each once."""
+    """The workflows of all `targets`, each once, and the subflows that state machines run: who
+    goes on with a run has to know its children."""
     found: list[Startable] = []
     names: set[str] = set()
     for target in targets:
         for workflow in load(target):
-            name = workflow.compiled().definition.name
-            if name not in names:
-                names.add(name)
-                found.append(workflow)
+            inner = subflows(workflow) if isinstance(workflow, Machine) else ()
+            for one in (workflow, *inner):
+                name = one.compiled().definition.name
+                if name not in names:
+                    names.add(name)
+                    found.append(one)
     return found
 
 

@@ -20,7 +20,7 @@ from stepwell.authoring.drawing.run import OUTSIDE, RunView
 from stepwell.authoring.drawing.words import badges, details_of
 from stepwell.authoring.machine.body import END, FIRE, ON_FAIL, PLAN, START
 from stepwell.authoring.machine.define import Machine
-from stepwell.authoring.machine.scan import known_names
+from stepwell.authoring.machine.subflows import find_subflow
 from stepwell.authoring.machine.words import FAIL, SAID_FAIL
 from stepwell.kernel.decide import CHILD, FAILURE
 from stepwell.kernel.definition import Definition, StepDef
@@ -147,7 +147,7 @@ class _Draft:
 
     def subflow(self, source: str, written: str, func: Callable[..., Any]) -> None:
         """The workflow that a step runs, if the class is to be found where the step is defined."""
-        child = _child(written, func)
+        child = find_subflow(written, func)
         name = written.rpartition(".")[2] if child is None else child.name
         box = self.picture.add(Node(f"child:{name}", "child", name))
         self.connect(source, box, "runs", "child")
@@ -221,16 +221,6 @@ def _taken(run: RunView | None) -> dict[tuple[str, str], int]:
         if tag == CHILD:
             found[first, _CHILD] = found.get((first, _CHILD), 0) + count
     return found
-
-
-def _child(written: str, func: Callable[..., Any]) -> Machine | None:
-    """The state machine that a step calls by this name, looked up where the step is defined."""
-    first, *rest = written.split(".")
-    found: object = known_names(func).get(first)
-    for name in rest:
-        found = vars(found).get(name) if hasattr(found, "__dict__") else None
-    machine = vars(found).get("__stepwell__") if isinstance(found, type) else None
-    return machine if isinstance(machine, Machine) else None
 
 
 def _target_said(name: str) -> str:
