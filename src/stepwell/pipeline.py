@@ -216,7 +216,7 @@ class Pipeline(PipelineBase):
         else:
             program.types.dumps(begins, where="ctx", free=True)
         store = InMemoryStateStore[Any](DictState(_data=begins))
-        first = Message(GO, None, program.definition.steps[1].name)
+        first = Message(GO, None, program.definition.steps[0].emits[0])
         record = Record()
         if on is None:
             handler = WorkflowHandler[Any](
@@ -239,17 +239,17 @@ class Pipeline(PipelineBase):
 
     async def _follow(self, handler: WorkflowHandler[Any]) -> asyncio.CancelledError | None:
         """Wait for the end. Whoever is cancelled here cancels the run, and waits for its exit."""
-        ended = asyncio.ensure_future(handler.wait())
         cancelled: asyncio.CancelledError | None = None
-        while not ended.done():
+        ended: asyncio.Future[None] | None = None
+        while handler.ending is None:
+            if ended is None or ended.done():  # a loop that shuts down cancels all there is
+                ended = asyncio.ensure_future(handler.wait())
             try:
                 await asyncio.shield(ended)
             except asyncio.CancelledError as error:
-                if cancelled is None and not ended.done():
-                    cancelled = error
+                if cancelled is None:
                     _cancel(handler, "the caller of run() was cancelled")
-                # Clean-up is not cut short, however often one asks.
-        ended.result()
+                cancelled = cancelled or error  # clean-up is not cut short, however often one asks
         return cancelled
 
     async def _seen(

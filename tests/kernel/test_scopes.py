@@ -6,7 +6,7 @@ import pytest
 from tests.kernel.playing import START, Play, error, message
 
 from stepwell.kernel.decide import FAILURE
-from stepwell.kernel.definition import StepDef
+from stepwell.kernel.definition import Join, StepDef
 from stepwell.kernel.inputs import (
     Arrived,
     Asked,
@@ -271,3 +271,16 @@ def test_after_the_end_nothing_is_decided(status: RunStatus) -> None:
     assert play.status is status
     for input in ALL_INPUTS:
         assert play.feed(input) == []
+
+
+def test_clean_up_is_not_over_while_a_join_of_its_own_is_still_to_come() -> None:
+    join = StepDef("j", join=Join("collect", (("Part",),)))
+    exit_step = StepDef("exit", collectors=("j",))
+    work = StepDef("w", accepts=("A",))
+    play = Play(S, exit_step, work, join, on_exit="exit").start()
+    play.complete("s")
+    play.stream("exit", message("A"), message("A"))
+    play.emit("w", "Part")
+    play.emit("w", "Part")
+    assert play.running() == ["j"]
+    assert play.run.ended is None

@@ -70,14 +70,14 @@ def attempt_ended(d: Definition, run: Run, i: Attempted) -> Entries:
         yield from _moved(d, run, work, outcome, at)
     if run.ended is not None:
         return
-    if run.ending is not None and not run.work and not run.waits:
-        # Clean-up owes nothing any more, so it is over, whether or not a step has said so.
-        yield from end_run(d, run, at, RunStatus.COMPLETED)
-        return
     if work.stream and run.streams:
         stream = run.streams.get(work.stream)
         if stream is not None and not stream.live:
             yield from close_streams(d, run, work.stream, at)
+    if run.ending is not None and not run.work and not run.waits:
+        # Clean-up owes nothing any more, so it is over, whether or not a step has said so.
+        yield from end_run(d, run, at, RunStatus.COMPLETED)
+        return
     state = run.steps.get(work.step)
     if state is not None and state.queue:
         yield from begin_next(d, run, work.step, at)

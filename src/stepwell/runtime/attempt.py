@@ -110,7 +110,10 @@ class Attempt:
         return cast("Context[Any]", self.context()).store.peek(key)
 
     def put(self, values: Mapping[str, Any]) -> None:
-        """Change the run's state, with the outcome of this attempt."""
+        """Change the run's state, with the outcome of this attempt. One that was stopped, and
+        would not stop, changes nothing."""
+        if self.dead or self.expired:
+            raise asyncio.CancelledError("the step was stopped")
         cast("Context[Any]", self.context()).store.put(values)
 
     def know_child(self, program: Program, owner: object) -> None:
@@ -138,7 +141,7 @@ class Attempt:
 
     def remove(self, keys: Sequence[str]) -> None:
         """Remove keys from the run's state, with the outcome of this attempt."""
-        cast("Context[Any]", self.context()).store.put(dict.fromkeys(keys, MISSING))
+        self.put(dict.fromkeys(keys, MISSING))
 
     async def ask_signal(self, name: str, timeout: float | None) -> Any:
         """Wait for a signal; its payload."""
