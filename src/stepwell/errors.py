@@ -214,15 +214,16 @@ class RunNotFound(StepwellError, LookupError):
     """No run has this id.
 
     Args:
-        run_id: the id asked for.
+        run_id: the id asked for, or what was asked for besides.
+        message: instead of the usual one.
     """
 
     code = "run_not_found"
     whose = "user"
     hint = "Check the id and the store; finished runs are deleted after their retention time."
 
-    def __init__(self, run_id: str) -> None:
-        super().__init__(f"No workflow run has run_id {run_id!r}.")
+    def __init__(self, run_id: str, message: str | None = None) -> None:
+        super().__init__(message or f"No workflow run has run_id {run_id!r}.")
         self.run_id = run_id
 
 

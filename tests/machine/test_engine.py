@@ -648,3 +648,33 @@ def test_times_are_aware(engine: WorkflowEngine) -> None:
     times = (run.created_at, run.updated_at, run.completed_at)
     assert {time.tzinfo for time in times if time} == {UTC}
     assert all(e.finished_at and e.started_at.tzinfo is UTC for e in run.step_executions)
+
+
+@pytest.mark.parametrize("part", [0.1234564, 0.1234566, 0.5000004, 0.9999999])
+def test_times_between_microseconds(part: float) -> None:
+    executor = SynchronousExecutor(start=BEGIN.timestamp() + part)
+    made = WorkflowEngine()
+    made.set_executor(executor)
+
+    @event_workflow(f"engine-instant-{part}", name=f"engine-instant-{part}")
+    class Instant:
+        @step(start=True)
+        def begin(self) -> Any:
+            return sleep(DAY, then=self.end)
+
+        @step()
+        def end(self) -> Any:
+            return complete()
+
+    made.emit(f"engine-instant-{part}")
+    made.emit(f"engine-instant-{part}", at=executor.now())
+    made.emit(f"engine-instant-{part}", event_id="e1")
+    runs = list(made.runs.filter(name=f"engine-instant-{part}"))
+    assert [run.current_step for run in runs] == ["end"] * 3
+    assert len(made.runs.filter(name="stepwell.event", status="waiting")) == 0
+    wake = runs[0].wake_at
+    assert wake is not None
+    assert made.process_scheduled(wake) == 3
+    assert {run.refresh().status for run in runs} == {"completed"}
+    assert Instant
+    made.stop()

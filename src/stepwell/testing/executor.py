@@ -104,14 +104,15 @@ class SynchronousExecutor:
         of due times."""
         clock = self.clock
         target = max(clock.now(), time.time() if until is None else until)
+        last = target + 1e-6  # the times that runs show are rounded to microseconds
         before = engine.taken
         await settled()
-        while ((due := await engine.next_due()) is not None and due <= target) or engine.busy:
+        while ((due := await engine.next_due()) is not None and due <= last) or engine.busy:
             until = target if due is None else min(due, target)
             if engine.busy and clock.now() < target:
                 # Bodies live by the loop's time, which does not jump over what they wait for.
                 await asyncio.sleep(max(0.0, until - clock.now()))
-            elif due is None or due > target:
+            elif due is None or due > last:
                 break
             else:
                 clock.skip(max(0.0, due - clock.now()))

@@ -428,7 +428,7 @@ class WorkflowEngine:
         for machine, context in plans:
             await self._follow(core, machine, event, context, now)
         fields = cast("dict[str, Any]", plain(event.fields(), f"event {name!r}"))
-        if when.timestamp() <= now and event_id is None:
+        if _moment(event, 0.0, now) <= now and event_id is None:
             await core.broadcast(EVENT + name, fields)
         else:
             await self._occur(core, event, fields, now)
@@ -453,7 +453,7 @@ class WorkflowEngine:
         trigger = machine.trigger
         assert trigger is not None  # noqa: S101 - chosen for it
         key = f"event:{event.id}:{trigger.offset:g}"
-        begins = event.at.timestamp() + trigger.offset
+        begins = _moment(event, trigger.offset, now)
         there = await core.store.find(machine.name, key)
         if context is None:
             if there is not None and await self._is_planned(core, there):
@@ -482,7 +482,7 @@ class WorkflowEngine:
         machine = machine_of(Occurrence)
         key = f"occurrence:{event.name}:{event.id}"
         context = Occurrence.Context(tag=EVENT + event.name, fields=dict(fields))
-        plan = {"at": event.at.timestamp()}
+        plan = {"at": _moment(event, 0.0, now)}
         message = start_message(machine, context, event=event.to_json(), plan=plan)
         there = await core.store.find(machine.name, key)
         if there is None:
@@ -517,6 +517,13 @@ class WorkflowEngine:
         if now is not None and now.tzinfo is None:
             raise ValueError(f"process_scheduled() takes an aware datetime; got {now}")
         return await self._executor.process(core, None if now is None else now.timestamp())
+
+
+def _moment(event: WorkflowEvent, offset: float, now: float) -> float:
+    """The time of an event, and so much more. A datetime is a number of microseconds, and what is
+    nearer than one of them to now is now."""
+    at = event.at.timestamp() + offset
+    return now if abs(at - now) < 2e-6 else at
 
 
 def _on_class(cls: type, method: Callable[..., object], event: WorkflowEvent) -> bool:

@@ -98,7 +98,8 @@ class RunSet:
         chosen = self.filter(**conditions)
         found, _ = await chosen._page(core, None, 2)
         if not found:
-            raise RunNotFound(", ".join(f"{k}={v}" for k, v in conditions.items()) or "any")
+            wanted = ", ".join(f"{k}={v}" for k, v in conditions.items())
+            raise RunNotFound(wanted, f"No run is like this: {wanted}." if wanted else "No runs.")
         if len(found) > 1:
             raise ValueError(f"several runs are like this: {conditions}; use filter(...)")
         return found[0]
