@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -273,12 +274,22 @@ def check_signals(played: Play, logs: dict[str, Counter[str]], given_up: set[str
 
 
 async def check_broadcasts(played: Play, logs: dict[str, Counter[str]]) -> None:
-    """A broadcast counts the runs that received it; but for those whose wait ended meanwhile."""
+    """A broadcast answers waits that were open, and no later ones; it counts the runs that received
+    it, but for those whose wait ended meanwhile."""
     ends: dict[str, list[float]] = {id: [] for id in played.runs}
     for id in played.runs:
+        since: dict[str, float] = {}
         for at, entries in await played.cores[0].batches(id):
-            if any(isinstance(entry, WaitEnded | RunEnded) for entry in entries):
-                ends[id].append(at)
+            for entry in entries:
+                if isinstance(entry, WaitOpened):
+                    since[entry.id] = entry.at
+                elif isinstance(entry, WaitEnded):
+                    ends[id].append(at)
+                    token = token_of(entry)
+                    if token in played.broadcast:
+                        assert since[entry.id] <= played.broadcast[token][2]
+                elif isinstance(entry, RunEnded):
+                    ends[id].append(at)
     for token, (count, before, after) in played.broadcast.items():
         took = {id for id, log in logs.items() if log[token]}
         assert len(took) <= count
@@ -291,6 +302,12 @@ async def check_broadcasts(played: Play, logs: dict[str, Counter[str]]) -> None:
         assert count <= len(took | crossed)
     for token in played.events:
         assert max(log[token] for log in logs.values()) <= 1
+
+
+def token_of(entry: WaitEnded) -> str | None:
+    """What the answer to a wait said."""
+    payload: Any = None if entry.answer is None else entry.answer.payload
+    return payload.get("token") if isinstance(payload, dict) else None
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))

@@ -80,34 +80,3 @@ def test_on_fail_sees_what_woke_the_step_that_failed(engine: WorkflowEngine) -> 
     engine.signal("go", {"n": 7}, run_id=run.id)
     run.refresh()
     assert (run.status, run.data, seen) == ("failed", {"n": 7}, [7])
-
-
-def test_a_payload_that_fits_no_more_does_not_keep_on_fail_from_running(
-    engine: WorkflowEngine,
-) -> None:
-    @workflow("unfit-payload")
-    class Flow:
-        class Context(BaseModel):
-            n: int = 0
-            mourned: bool = False
-
-        context: Context
-
-        @step(start=True)
-        async def ask(self):
-            return wait.for_signal("go", then=self.work)
-
-        @step()
-        def work(self):
-            return wait.for_signal("never")
-
-        @on_fail
-        def mourn(self):
-            self.context.mourned = True
-
-    run = engine.start(Flow)
-    # As another process would send it, which has another version of the class.
-    engine.call(lambda core: core.signal(run.id, "go", {"n": "seven"}))
-    run.refresh()
-    assert (run.status, run.data) == ("failed", {"n": 0, "mourned": True})
-    assert "n: Input should be a valid integer" in str(run.error)
