@@ -5,10 +5,13 @@ sqlite:///runs.db              a file, relative to where the process runs
 sqlite:////var/lib/runs.db     a file by its absolute path
 sqlite:///runs.db?durability=process
 runs.db, runs.sqlite           short for sqlite:///...
+postgresql://me@host/database  a schema of a PostgreSQL database; postgres:// is the same
+postgresql://me@host/database?schema=flows&durability=process
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TypeGuard
 from urllib.parse import parse_qsl, unquote
@@ -17,6 +20,7 @@ from stepwell.stores.base import Store
 from stepwell.stores.memory import MemoryStore
 from stepwell.stores.sqlite import Durability, SQLiteStore
 
+_PASSWORD = re.compile(r"(://[^:/@]*:).*@")
 _FILE_ENDINGS = (".db", ".sqlite", ".sqlite3")
 
 
@@ -35,6 +39,8 @@ def open_store(url: str | Store) -> Store:
     """
     if not isinstance(url, str):
         return url
+    if url.startswith(("postgresql://", "postgres://")):
+        return _postgres(url)
     scheme, found, rest = url.partition("://")
     if not found:
         if url.endswith(_FILE_ENDINGS):
@@ -68,6 +74,17 @@ def _sqlite(url: str, location: str, options: dict[str, str]) -> Store:
     return SQLiteStore(location[1:], durability=durability)
 
 
+def _postgres(url: str) -> Store:
+    try:
+        # Here and not above: psycopg comes with an extra, and takes its time to import.
+        from stepwell.stores.postgres import PostgresStore
+    except ImportError as error:
+        raise ValueError(
+            "a store in PostgreSQL needs psycopg: pip install 'stepwell[postgres]'"
+        ) from error
+    return PostgresStore(url)
+
+
 def _is_durability(word: str) -> TypeGuard[Durability]:
     return word in ("power", "process")
 
@@ -79,5 +96,6 @@ _KINDS: dict[str, Callable[[str, str, dict[str, str]], Store]] = {
 
 
 def _unknown(url: str) -> ValueError:
-    kinds = ", ".join(f"{kind}://" for kind in _KINDS)
+    kinds = ", ".join(f"{kind}://" for kind in (*_KINDS, "postgresql"))
+    url = _PASSWORD.sub(r"\1***@", url)
     return ValueError(f"{url!r} names no store; known: {kinds} or a path ending in .db or .sqlite")

@@ -1,0 +1,191 @@
+"""The verbs that only read, as functions of a connection."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import json
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, LiteralString, cast
+
+from stepwell.errors import StoreCorrupt
+from stepwell.stores import cursor
+from stepwell.stores.base import (
+    JournalRow,
+    Loaded,
+    MessageRow,
+    Page,
+    RunFilter,
+    RunRow,
+    Snapshot,
+    WorkerRow,
+)
+from stepwell.stores.postgres.place import Connection
+from stepwell.stores.postgres.statements import SQL
+from stepwell.values import RunStatus
+
+_STATUS = {str(status): status for status in RunStatus}
+_LAST = 2**63 - 1
+
+SqlRow = Sequence[Any]  # what psycopg gives: untyped by nature
+
+
+def row_of(values: SqlRow) -> RunRow:
+    """The run of a row whose first columns are those of `RunRow`, in its order. Times that came
+    through JSON may be whole numbers."""
+    id, workflow, version, status, seq, fence, owner, due, created, updated, ended = values[:11]
+    key, correlation, parent, priority, detail = values[11:16]
+    return RunRow(
+        id=id,
+        workflow=workflow,
+        version=version,
+        status=_STATUS[status],
+        seq=seq,
+        fence=fence,
+        owner=owner,
+        due=None if due is None else float(due),
+        created=float(created),
+        updated=float(updated),
+        ended=None if ended is None else float(ended),
+        key=key,
+        correlation=correlation,
+        parent=parent,
+        priority=priority,
+        detail=None if detail is None else detail.encode(),
+    )
+
+
+def ask(db: Connection, name: str, *values: object) -> list[tuple[Any, ...]]:
+    """All rows that the statement called `name` gives, in binary: text stays bytes."""
+    return _rows(db, SQL[name], values)
+
+
+def _rows(db: Connection, statement: str, values: Any) -> list[tuple[Any, ...]]:
+    with db.cursor(binary=True) as rows:
+        # Our own files, and no text of a caller's is ever put into them.
+        return rows.execute(cast(LiteralString, statement), values).fetchall()
+
+
+def load_many(db: Connection, runs: Sequence[str]) -> list[Loaded]:
+    """See `Store.load_many`. Four statements for any number of runs, of one moment."""
+    with db.transaction():
+        rows = {row[0]: row for row in ask(db, "load_runs", [*runs])}
+        numbers = [row[16] for row in rows.values()]
+        cached = {n: Snapshot(seq, data) for n, seq, data in ask(db, "load_snapshots", numbers)}
+        after = [cached[n].seq if n in cached else 0 for n in numbers]
+        journals: dict[int, list[JournalRow]] = {n: [] for n in numbers}
+        for n, seq, at, data in ask(db, "load_journals", numbers, after):
+            journals[n].append(JournalRow(seq, at, data))
+        inboxes: dict[int, list[MessageRow]] = {n: [] for n in numbers}
+        for n, id, kind, data, at in ask(db, "load_messages", numbers):
+            inboxes[n].append(MessageRow(id, kind, data, at))
+    return [
+        Loaded(row_of(row), cached.get(row[16]), journals[row[16]], inboxes[row[16]])
+        for row in (rows[run] for run in runs if run in rows)
+    ]
+
+
+def read(db: Connection, run: str, after: int, limit: int) -> list[JournalRow]:
+    """See `Store.read`."""
+    return [JournalRow(*row) for row in ask(db, "journal_after", run, after, max(limit, 0))]
+
+
+def messages(db: Connection, run: str, after: int) -> list[MessageRow]:
+    """See `Store.messages`."""
+    return [MessageRow(*row) for row in ask(db, "messages_after", run, after)]
+
+
+def inbox(db: Connection, worker: str) -> list[str]:
+    """See `Store.inbox`."""
+    return [id for (id,) in ask(db, "owned_with_messages", worker)]
+
+
+def get(db: Connection, run: str) -> RunRow | None:
+    """See `Store.get`."""
+    found = ask(db, "get_run", run)
+    return row_of(found[0]) if found else None
+
+
+def find(db: Connection, workflow: str, key: str) -> str | None:
+    """See `Store.find`."""
+    found = ask(db, "find_key", workflow, key)
+    return found[0][0] if found else None
+
+
+def workers(db: Connection) -> list[WorkerRow]:
+    """See `Store.workers`."""
+    return [
+        WorkerRow(id, host, pid, until, json.loads(names))
+        for id, host, pid, until, names in ask(db, "all_workers")
+    ]
+
+
+def next_due(db: Connection, workflows: Sequence[str], now: float) -> float | None:
+    """See `Store.next_due`."""
+    return ask(db, "next_due", [*workflows], now)[0][0]
+
+
+def page(db: Connection, where: RunFilter) -> Page:
+    """See `Store.list`."""
+    limit = max(where.limit, 0)
+    rows = [row_of(values) for values in itertools.islice(_listed(db, where, limit + 1), limit + 1)]
+    if len(rows) <= limit or not limit:
+        return Page(rows[:limit], None)
+    last = rows[limit - 1]
+    return Page(rows[:limit], cursor.encode(last.created, last.id))
+
+
+def _listed(db: Connection, where: RunFilter, limit: int) -> Iterable[SqlRow]:
+    """The newest rows that `where` wants. Of several statuses each is asked for by itself, since
+    each is a range of an index and all of them together are not."""
+    created, id = (math.inf, "") if where.after is None else cursor.decode(where.after)
+    names: dict[str, Any] = {
+        "created": created,
+        "id": id,
+        "since": -math.inf if where.since is None else where.since,
+        "limit": limit,
+    }
+    statement = SQL["list_runs"] if where.waiting is None else SQL["list_waiting"]
+    clauses: list[str] = []
+    if where.waiting is not None:
+        names["waiting"] = where.waiting
+    else:
+        clauses += ["(created, id) < (%(created)s, %(id)s)", "created >= %(since)s"]
+    for column in ("workflow", "parent", "correlation"):
+        value = getattr(where, column)
+        if value is not None:
+            names[column] = value
+            clauses.append(f"{column} = %({column})s")
+    wanted = None if where.status is None else [str(one) for one in dict.fromkeys(where.status)]
+    narrow = where.waiting is not None or where.parent is not None or where.correlation is not None
+    if wanted is None or narrow:
+        if wanted is not None:
+            names["statuses"] = wanted
+            clauses.append("status = ANY (%(statuses)s)")
+        return _rows(db, statement.format(where=" AND ".join(clauses) or "true"), names)
+    each = statement.format(where=" AND ".join(["status = %(status)s", *clauses]))
+    found = [_rows(db, each, {**names, "status": status}) for status in wanted]
+    return heapq.merge(*found, key=_age, reverse=True)
+
+
+def _age(values: SqlRow) -> tuple[float, str]:
+    return values[8], values[0]
+
+
+def counts(db: Connection) -> dict[tuple[str, RunStatus], int]:
+    """See `Store.counts`."""
+    return {(workflow, _STATUS[status]): n for workflow, status, n in ask(db, "counts")}
+
+
+def blob(db: Connection, digest: str, url: str) -> bytes:
+    """See `Store.blob`."""
+    found = ask(db, "get_blob", digest)
+    if not found:
+        raise StoreCorrupt(f"the payload {digest} is not in {url}")
+    return found[0][0]
+
+
+def expired(db: Connection, ended_before: float, limit: int) -> list[str]:
+    """See `Store.expired`."""
+    return [id for (id,) in ask(db, "expired", ended_before, limit)]

@@ -1,0 +1,143 @@
+"""A PostgreSQL server of the tests' own: private directory, a socket there, gone afterwards.
+
+One is started for each process of pytest that needs it, the first time it does. `fsync` is off:
+what these tests kill is a process, never the machine. Where PostgreSQL is not installed the tests
+that need it are skipped, and fail when CI=1 says that nothing may be left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+PATIENCE = 30.0
+"""Seconds that a server may take to start."""
+
+
+def programs() -> Path | None:
+    """The directory of the server's programs; None where there is none."""
+    for name in ("initdb", "postgres"):
+        found = shutil.which(name)
+        if found:
+            real = Path(found).resolve().parent
+            if (real / "initdb").exists() and (real / "postgres").exists():
+                return real
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return installed[-1].parent if installed else None
+
+
+class PostgresServer:
+    """A server that can be stopped, killed and started again on the same data."""
+
+    def __init__(self, bin: Path, *, fsync: bool = False) -> None:
+        self.bin = bin
+        # Short, since the path of a socket may be 107 bytes long at most.
+        self.directory = Path(tempfile.mkdtemp(prefix="stepwell-pg-", dir="/tmp"))
+        self.data = self.directory / "data"
+        self.settings = {
+            "fsync": "on" if fsync else "off",
+            "full_page_writes": "on" if fsync else "off",
+            "listen_addresses": "",
+            "unix_socket_directories": str(self.directory),
+            "max_connections": "200",
+            "shared_buffers": "64MB",
+            "log_min_messages": "fatal",
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+        # The server refuses to run as root.
+        root = hasattr(os, "geteuid") and os.geteuid() == 0
+        self._user = ("postgres" if _has_user("postgres") else "nobody") if root else None
+        if self._user is not None:
+            shutil.chown(self.directory, self._user)
+        self._run("initdb", "-D", str(self.data), "-U", "tests", "-A", "trust", "-N", "-E", "UTF8")
+        self.start()
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [str(self.bin / program), *arguments]
+        done = subprocess.run(
+            command, capture_output=True, text=True, user=self._user, cwd="/", check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+    def start(self) -> None:
+        """Start it and wait until it can be used."""
+        options = [f"--{name}={value}" for name, value in self.settings.items()]
+        log = (self.directory / "log").open("ab")
+        self.process = subprocess.Popen(
+            [str(self.bin / "postgres"), "-D", str(self.data), *options],
+            stdout=log,
+            stderr=log,
+            user=self._user,
+            cwd="/",
+        )
+        log.close()
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                psycopg.connect(self.url()).close()
+                return
+            except psycopg.OperationalError:
+                said = (self.directory / "log").read_text()
+                assert self.process.poll() is None, said
+                assert time.monotonic() < deadline, said
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """End it: SIGINT breaks connections and shuts down in order, SIGQUIT is a crash."""
+        if self.process is not None:
+            self.process.send_signal(how)
+            self.process.wait()
+            self.process = None
+
+    def remove(self) -> None:
+        """End it and remove its files."""
+        self.stop(signal.SIGQUIT)
+        shutil.rmtree(self.directory)
+
+    def url(self, schema: str | None = None, **options: str) -> str:
+        """The URL of a store in a schema of its own (or what libpq needs, without one)."""
+        more = {"host": str(self.directory), **options}
+        if schema is not None:
+            more["schema"] = schema
+        return "postgresql://tests@/postgres?" + "&".join(f"{k}={v}" for k, v in more.items())
+
+    def url_for(self, place: Path) -> str:
+        """The URL of the store that belongs to a directory: the same for the same one."""
+        return self.url("t" + hashlib.sha256(str(place).encode()).hexdigest()[:20])
+
+
+def _has_user(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def begin(*, fsync: bool = False) -> PostgresServer:
+    """A running server; skips, or fails when CI=1, where PostgreSQL is not installed."""
+    bin = programs()
+    if bin is None:
+        missing = "PostgreSQL is not installed (Debian: apt-get install postgresql)"
+        if os.environ.get("CI") == "1":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    return PostgresServer(bin, fsync=fsync)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """The server that the tests of this process share."""
+    server = begin()
+    yield server
+    server.remove()
