@@ -362,13 +362,14 @@ class Worker:
         await self._take_up()
         if not self.claims:
             return
+        asked = self.clock.now()
         for names, room in self._room():
             await self._claim(names, room, dead)
         # Runs there is no room for are looked at again when one that has it ends.
         names = [name for names, room in self._room() if room > 0 for name in names]
         now = self.clock.now()
         due = await self.store.next_due(names, now) if names else None
-        if due is not None and due <= now:
+        if due is not None and due <= asked:
             due = now + self.poll  # it could not be claimed just now; that may take a while
         self._call_at(due)
 
