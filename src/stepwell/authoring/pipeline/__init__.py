@@ -4,6 +4,7 @@
     build.py      `PipelineBase`: adding steps, one after the other
     context.py    what a step gets as `ctx`, and what becomes of its changes
     compile.py    a pipeline as a program
+    serializer.py how its values are written down
     handlers.py   what each kind of step does
 
 They compile to the same `Definition` as every other style; the data is the run's state.

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from stepwell.authoring.events.serializers import JsonSerializer
 from stepwell.authoring.pipeline.build import PipelineBase
 from stepwell.authoring.pipeline.handlers import (
     FAILED,
@@ -29,6 +28,12 @@ from stepwell.authoring.pipeline.handlers import (
     part_of,
     place_of,
     shared_name,
+)
+from stepwell.authoring.pipeline.serializer import (
+    PipelineSerializer,
+    hints_of,
+    models_in,
+    models_named,
 )
 from stepwell.authoring.pipeline.steps import Branch, Node, Parallel, Scope, Step
 from stepwell.authoring.program import Ending, Handler, Program, TypeRegistry
@@ -56,7 +61,7 @@ def compile_pipeline(pipeline: PipelineBase) -> Program:
     steps.append(StepDef(FAILED, recoveries=_ANY_NUMBER))
     made.handlers[START] = StartHandler(pipeline, Place(Scope.NORMAL, first))
     made.handlers[FAILED] = FailedHandler(pipeline, made.places)
-    serializer = JsonSerializer().with_types(*pipeline.types)
+    serializer = PipelineSerializer(_types_of(pipeline))
     types = TypeRegistry(
         (),
         dump_free=serializer.serialize_value,
@@ -82,9 +87,17 @@ def compile_pipeline(pipeline: PipelineBase) -> Program:
         final=_final,
         failure=TypeRegistry(()).exception,
         serializer=serializer,
-        state_type=pipeline.model,
         shows_state=True,
     )
+
+
+def _types_of(pipeline: PipelineBase) -> list[type[Any]]:
+    """The models that values of its context may be."""
+    fields = () if pipeline.model is None else pipeline.model.model_fields.values()
+    hints = [hint for step in pipeline.steps() for hint in hints_of(step.func)]
+    named = models_named([*(field.annotation for field in fields), *hints])
+    found = {*pipeline.types, *models_in(pipeline.initial.values()), *named}
+    return sorted(found, key=lambda kind: f"{kind.__module__}.{kind.__qualname__}")
 
 
 class _Compiler:
