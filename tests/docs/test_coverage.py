@@ -18,6 +18,7 @@ from tests.docs.pages import ROOT, read
 import stepwell
 import stepwell.errors
 import stepwell.events
+import stepwell.machine
 import stepwell.resource
 import stepwell.retry_policy
 from stepwell import Collect, Context, Engine, Workflow, catch_error, step
@@ -27,6 +28,7 @@ from stepwell.runtime import telemetry
 from stepwell.runtime.codec import TAGS
 from stepwell.runtime.views import RunInfo, WaitInfo, Why
 from stepwell.stores.base import Store
+from stepwell.testing import SynchronousExecutor
 
 REFERENCE = ROOT / "docs" / "reference"
 
@@ -58,7 +60,40 @@ INTERNAL_CONTEXT = {"attach", "bound", "in_use", "owed", "saved"}
 INTERNAL_ENGINE = {"begin"}
 INTERNAL_WORKFLOW = {"compiled"}
 
+
+def annotated(cls: type) -> list[str]:
+    """The fields that a class declares, and what else it defines for its users."""
+    named = [name for name in inspect.get_annotations(cls) if not name.startswith("_")]
+    return sorted({*named, *members(cls)})
+
+
+MACHINES: list[tuple[str, str | None, Iterable[str]]] = [
+    ("machine.md", None, stepwell.machine.__all__),
+    ("machine.md", "workflow", options(stepwell.machine.workflow)),
+    ("machine.md", "event_workflow", options(stepwell.machine.event_workflow)),
+    ("machine.md", "step", options(stepwell.machine.step, "func")),
+    ("machine.md", "What a step returns", options(stepwell.machine.goto)),
+    ("machine.md", "What a step returns", options(stepwell.machine.sleep)),
+    ("machine.md", "What a step returns", options(stepwell.machine.wait.for_signal)),
+    ("machine.md", "What a step returns", options(stepwell.machine.wait.for_event)),
+    ("machine.md", "What a step returns", options(stepwell.machine.run_subflow)),
+    ("machine.md", "Retry", annotated(stepwell.machine.Retry)),
+    ("machine.md", "WorkflowEngine", members(stepwell.machine.WorkflowEngine)),
+    ("machine.md", "WorkflowEngine", options(stepwell.machine.WorkflowEngine.start)),
+    ("machine.md", "WorkflowEngine", options(stepwell.machine.WorkflowEngine.signal)),
+    ("machine.md", "WorkflowEngine", options(stepwell.machine.WorkflowEngine.emit)),
+    ("machine.md", "WorkflowEngine", options(stepwell.machine.WorkflowEngine.cancel)),
+    ("machine.md", "RunSet", annotated(stepwell.machine.RunSet)),
+    ("machine.md", "WorkflowRun", annotated(stepwell.machine.WorkflowRun)),
+    ("machine.md", "StepExecution", annotated(stepwell.machine.StepExecution)),
+    ("machine.md", "WorkflowStatus", members(stepwell.machine.WorkflowStatus)),
+    ("machine.md", "SubflowResult", annotated(stepwell.machine.SubflowResult)),
+    ("machine.md", "WorkflowEvent", annotated(stepwell.machine.WorkflowEvent)),
+    ("machine.md", "SynchronousExecutor", members(SynchronousExecutor)),
+]
+
 CASES: list[tuple[str, str | None, Iterable[str]]] = [
+    *MACHINES,
     ("names.md", "stepwell", stepwell.__all__),
     ("workflow.md", "Workflow", options(Workflow.__init__)),
     ("workflow.md", "run", options(Workflow.run)),
@@ -134,9 +169,11 @@ def test_the_glossary_has_the_words_of_the_project() -> None:
     words = (
         "workflow definition program run step attempt event outcome input entry journal snapshot "
         "pending signal wait timer lease turn worker queue store engine surface host queued "
-        "running waiting parked completed failed cancelled timed_out"
+        "running waiting parked completed failed cancelled timed_out visit subflow broadcast "
+        "correlation"
     )
-    assert [w for w in words.split() if f"**{w}**" not in text] == []
+    several = ["state machine"]
+    assert [w for w in (*words.split(), *several) if f"**{w}**" not in text] == []
 
 
 def rows(page: str) -> dict[str, list[str]]:

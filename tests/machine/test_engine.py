@@ -627,7 +627,7 @@ def test_the_default_engine_of_a_script(tmp_path: Path, where: str | None) -> No
     if where is not None:
         environment["STEPWELL_STORE"] = where
     ran = subprocess.run(
-        [sys.executable, "-W", "error", "-X", "dev", "-c", SCRIPT],
+        [sys.executable, "-W", "error", "-c", SCRIPT],
         cwd=tmp_path,
         env={**environment, "PYTHONPATH": str(ROOT / "src")},
         capture_output=True,
