@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.crash import flows, machines
+from tests.crash import flows, machines, pipelines
 
 from stepwell.errors import StoreError
 from stepwell.runtime.engine import Engine
@@ -121,6 +121,17 @@ def life(name: str, directory: Path, number: int, kill: tuple[int, str] | None, 
         }
         out.write_text(json.dumps(report))
         return
+    if name in pipelines.PIPELINES:
+        store = SQLiteStore(path, durability="process", on_write=on_write)
+        report = {
+            "run": _pipeline_life(name, number, store),
+            "committed": committed,
+            "writes": last,
+            "left": asyncio.run(_open(path, _left)),
+            "done": len(asyncio.run(_open(path, _done))),
+        }
+        out.write_text(json.dumps(report))
+        return
     flow = flows.FLOWS[name](timeout=None)
     clock = VirtualClock(1_767_225_600.0 + 1000.0 * number)
     store = SQLiteStore(path, durability="process", on_write=on_write)
@@ -164,6 +175,16 @@ def _machine_life(name: str, number: int, store: Store) -> list[dict[str, Any]]:
             core.register(kind)
         await machines.lived(engine, core, clock, name)
         return await machines.told(engine)
+
+    return clock.run(live)
+
+
+def _pipeline_life(name: str, number: int, store: Store) -> dict[str, Any]:
+    """One life of a pipeline; how it is in the end."""
+    clock = VirtualClock(machines.BEGIN + machines.APART * number)
+
+    async def live() -> dict[str, Any]:
+        return await pipelines.lived(clock.engine(store), clock, name)
 
     return clock.run(live)
 
