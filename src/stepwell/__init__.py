@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from stepwell.resource import Resource, ResourceConfig
     from stepwell.runtime.engine import Engine
     from stepwell.runtime.sync import run_sync
+    from stepwell.server.app import asgi
     from stepwell.workflow import Workflow
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "Workflow",
     "WorkflowErrorEvent",
     "__version__",
+    "asgi",
     "catch_error",
     "run_sync",
     "step",
@@ -72,6 +74,7 @@ _MODULE_OF = {
     "Take": "stepwell.collect",
     "Workflow": "stepwell.workflow",
     "WorkflowErrorEvent": "stepwell.events",
+    "asgi": "stepwell.server.app",
     "catch_error": "stepwell.decorators",
     "run_sync": "stepwell.runtime.sync",
     "step": "stepwell.decorators",

@@ -1,0 +1,285 @@
+"""What a run does, as a stream that any number may read: one look at the journal for all of them.
+
+Each item has a cursor, `row.number`, by the journal's row that it is from: the same for every
+reader and after every restart, so that whoever comes back with it goes on behind it. Nobody's code
+is needed. A run that is deleted while it is read ends its stream, too; a store in trouble does
+not: the stream is silent until it is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stepwell.authoring.document_run import Documents
+from stepwell.cli.history import Work, decoded
+from stepwell.cli.output import iso, plain
+from stepwell.errors import RunNotFound, StoreError
+from stepwell.kernel.journal import (
+    AttemptFailed,
+    Entry,
+    Published,
+    RunEnded,
+    RunParked,
+    RunResumed,
+    RunStarted,
+    WaitEnded,
+    WaitOpened,
+    WorkAdded,
+    WorkBegun,
+    WorkDone,
+)
+from stepwell.kernel.outcomes import Message
+from stepwell.runtime.engine import Engine
+from stepwell.server.problems import Problem
+from stepwell.server.shown import Reader, error_json
+from stepwell.values import Json
+
+logger = logging.getLogger("stepwell")
+
+_SOON, _LATE = 0.05, 2.0
+"""Seconds between two looks at a run: at first, and when nothing has come for long."""
+
+_TOGETHER = 0.01
+"""Seconds that news of a run are gathered for."""
+
+Cursor = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One item: its cursor, what kind it is, and itself as JSON text."""
+
+    cursor: Cursor
+    kind: str
+    data: str
+
+    @property
+    def id(self) -> str:
+        """The cursor as it is sent."""
+        return f"{self.cursor[0]}.{self.cursor[1]}"
+
+    def event(self) -> bytes:
+        """As a server-sent event."""
+        return f"id: {self.id}\nevent: {self.kind}\ndata: {self.data}\n\n".encode()
+
+    def line(self) -> bytes:
+        """As a line of JSON."""
+        return f"{self.data}\n".encode()
+
+
+def cursor_of(text: str | None) -> Cursor:
+    """A cursor that was sent back. Raises `Problem` for what is none."""
+    if not text:
+        return (0, 0)
+    found = re.fullmatch(r"(\d{1,15})\.(\d{1,15})", text, re.ASCII)
+    if found is None:
+        raise Problem(422, "bad_cursor", f"{text!r:.60} is no cursor of a stream")
+    return (int(found[1]), int(found[2]))
+
+
+class Feeds:
+    """The streams that are being read, by run.
+
+    Args:
+        engine: where the runs are.
+        documents: what documents are compiled by.
+    """
+
+    def __init__(self, engine: Engine, documents: Documents) -> None:
+        self._engine = engine
+        self._documents = documents
+        self._feeds: dict[str, Feed] = {}
+        self.readers = 0
+        self._closing = False
+
+    def hear(self, _name: str, fields: Mapping[str, Any]) -> None:
+        """Something was decided about a run: its readers want to know."""
+        feed = self._feeds.get(str(fields.get("run")))
+        if feed is not None:
+            feed.news.set()
+
+    def close(self) -> None:
+        """End all streams: the service stops. Readers may come back with their cursors."""
+        self._closing = True
+        for feed in self._feeds.values():
+            feed.wake()
+
+    async def read(
+        self, run_id: str, after: Cursor, heartbeat: float
+    ) -> AsyncGenerator[Item | None]:
+        """The items of a run behind a cursor, until it has ended; None every `heartbeat` seconds
+        in which there is none."""
+        feed = self._feeds.get(run_id)
+        if feed is None:
+            feed = self._feeds[run_id] = Feed(self._engine, self._documents, run_id)
+        feed.readers += 1
+        self.readers += 1
+        position = 0
+        try:
+            while not self._closing:
+                while position < len(feed.items):
+                    item = feed.items[position]
+                    position += 1
+                    if item.cursor > after:
+                        yield item
+                if feed.closed:
+                    return
+                try:
+                    async with asyncio.timeout(heartbeat):
+                        await feed.more.wait()
+                except TimeoutError:
+                    yield None
+        finally:
+            self.readers -= 1
+            feed.readers -= 1
+            if not feed.readers and self._feeds.get(run_id) is feed:
+                del self._feeds[run_id]
+                feed.task.cancel()
+
+
+class Feed:
+    """Follows one run for as long as someone reads."""
+
+    def __init__(self, engine: Engine, documents: Documents, run_id: str) -> None:
+        self.items: list[Item] = []
+        self.closed = False
+        self.more = asyncio.Event()
+        self.news = asyncio.Event()
+        self.readers = 0
+        self._engine = engine
+        self._documents = documents
+        self._run_id = run_id
+        self._row = 0
+        self.task = asyncio.get_running_loop().create_task(self._follow())
+
+    def wake(self) -> None:
+        """Have the readers look."""
+        more, self.more = self.more, asyncio.Event()
+        more.set()
+
+    async def _follow(self) -> None:
+        try:
+            await self._until_its_end()
+        except RunNotFound:
+            self._last("run.deleted", {"detail": "the run was deleted"})
+        except Exception:
+            logger.exception("run %s can't be followed", self._run_id)
+            self._last("stream.failed", {"detail": "what is stored of the run can't be read"})
+        finally:
+            self.closed = True
+            self.wake()
+
+    def _last(self, kind: str, fields: Mapping[str, Json]) -> None:
+        shown = {"type": kind, "workflow_id": self._run_id, **fields}
+        self.items.append(Item((self._row + 1, 0), kind, _dumps(shown)))
+
+    async def _until_its_end(self) -> None:
+        reader: Reader | None = None
+        pause = _SOON
+        while True:
+            self.news.clear()
+            try:
+                if reader is None:
+                    reader = Reader(await self._engine.get(self._run_id), self._documents)
+                rows = await self._engine.journal(self._run_id, self._row)
+            except StoreError as error:
+                logger.warning("run %s can't be followed just now: %s", self._run_id, error)
+                rows = []
+            for seq, at, entries in rows:
+                self._take(reader, seq, at, decoded(entries, at))
+            if reader is not None and reader.history.ended is not None:
+                return
+            pause = _SOON if rows else min(_LATE, pause * 1.5)
+            if await self._news(pause):
+                pause = _SOON
+
+    async def _news(self, pause: float) -> bool:
+        try:
+            async with asyncio.timeout(pause):
+                await self.news.wait()
+        except TimeoutError:
+            return False
+        await asyncio.sleep(_TOGETHER)
+        return True
+
+    def _take(self, reader: Reader | None, seq: int, at: float, entries: list[Entry]) -> None:
+        if reader is None:
+            return
+        number = 0
+        for entry in entries:
+            work = reader.read(entry, at)
+            for kind, fields in told(entry, work, reader):
+                number += 1
+                shown = {
+                    "id": f"{seq}.{number}",
+                    "type": kind,
+                    "workflow_id": self._run_id,
+                    "at": iso(at),
+                    **fields,
+                }
+                self.items.append(Item((seq, number), kind, _dumps(shown)))
+        self._row = seq
+        self.wake()
+
+
+def _dumps(value: Mapping[str, Any]) -> str:
+    return json.dumps(plain(value), ensure_ascii=False, default=str)
+
+
+Told = tuple[str, dict[str, Any]]
+
+
+def told(entry: Entry, work: Work | None, reader: Reader) -> Iterator[Told]:
+    """What readers are told of an entry: its kind, and its fields."""
+    match entry:
+        case RunStarted():
+            yield "run.started", {}
+        case Published(messages=messages):
+            for message in messages:
+                yield "event", _event(message)
+        case WaitOpened(question=question, id=wait) if question is not None:
+            yield "question", {"question": wait, "wants": entry.tag, **_event(question)}
+        case WaitOpened() if entry.tag is not None or entry.due is not None:
+            yield "wait.opened", {"wait": entry.id, "wants": entry.tag, "due": iso(entry.due)}
+        case WaitEnded(id=wait, timed_out=late):
+            yield "wait.ended", {"wait": wait, "timed_out": late}
+        case RunParked():
+            yield "run.parked", {"reason": entry.reason}
+        case RunResumed():
+            yield "run.resumed", {}
+        case RunEnded():
+            result = None if entry.result is None else reader.result_shown(entry.result)
+            error = None if entry.error is None else error_json(entry.error)
+            yield "run.ended", {"status": entry.status.value, "result": result, "error": error}
+        case _ if work is not None:
+            yield from _task(entry, work, reader)
+        case _:
+            pass
+
+
+def _event(message: Message) -> dict[str, Any]:
+    return {"event": message.tag, "data": plain(message.payload)}
+
+
+def _task(entry: Entry, work: Work, reader: Reader) -> Iterator[Told]:
+    of: dict[str, Any] = reader.task_of(work)
+    tries = len(work.attempts)
+    match entry:
+        case WorkAdded(begun=True) | WorkBegun():
+            yield "task.started", {**of, "attempt": max(1, tries)}
+        case AttemptFailed(error=error, retry_at=at):
+            kind = "task.failed" if at is None else "task.retrying"
+            fields = {"attempt": tries, "error": error_json(error), "retry_at": iso(at)}
+            yield kind, {**of, **fields}
+        case WorkDone() if work.status == "done":
+            kind = f"task.{reader.status_of(work)}"
+            found = reader.results.get(str(of["place"]), {})
+            yield kind, {**of, "seconds": work.took, "result": found.get("result")}
+        case _:
+            pass

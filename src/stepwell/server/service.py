@@ -1,0 +1,252 @@
+"""The service behind the routes: an engine, what documents need, and the limits of a public face.
+
+Routes turn requests into calls of this class and what it gives into answers. It knows nothing of
+HTTP but the problems that it raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from stepwell.authoring.document import parse
+from stepwell.authoring.document_run import NAME, Documents
+from stepwell.authoring.drawing import draw
+from stepwell.authoring.drawing.journal import definition_seen
+from stepwell.authoring.drawing.run import run_view
+from stepwell.authoring.program import Program
+from stepwell.authoring.tasks import TaskRegistry
+from stepwell.cli.history import batches_of
+from stepwell.errors import RunAlreadyExists, WorkflowNotRegistered, WorkflowRuntimeError
+from stepwell.runtime.clock import new_run_id
+from stepwell.runtime.engine import Engine
+from stepwell.runtime.handler import WorkflowHandler
+from stepwell.runtime.views import RunInfo
+from stepwell.server.feed import Feeds
+from stepwell.server.metrics import Metrics
+from stepwell.server.problems import RETRY_AFTER, Problem
+from stepwell.server.shown import Reader
+from stepwell.values import RunStatus
+
+_COUNTED_FOR = 0.5
+"""Seconds that a count of queued runs is good for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the service takes on.
+
+    Attributes:
+        max_queue: how many runs may be queued before new ones are refused.
+        heartbeat: seconds between two signs of life of a stream without news.
+        max_wait: seconds that `?wait=` may ask for at most.
+    """
+
+    max_queue: int = 10_000
+    heartbeat: float = 15.0
+    max_wait: float = 60.0
+
+
+class Service:
+    """An engine as the routes see it.
+
+    Args:
+        engine: the engine; its workflows can be started by name.
+        tasks: what documents may name; the default registry by default.
+        limits: what the service takes on.
+        degraded: why runs are kept in memory although a store was asked for; None: they are not.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        tasks: TaskRegistry | None = None,
+        limits: Limits | None = None,
+        degraded: str | None = None,
+    ) -> None:
+        self.engine = engine
+        self.limits = limits or Limits()
+        self.degraded = degraded
+        self.documents = Documents(tasks)
+        if NAME not in engine.workflows:
+            engine.register(self.documents)
+        self.feeds = Feeds(engine, self.documents)
+        self.metrics = Metrics()
+        self._queued: tuple[float, int] = (0.0, 0)
+
+    def durability(self) -> str:
+        """What a committed step survives, for people and for the header."""
+        if self.degraded is not None:
+            return f"none (degraded: {self.degraded})"
+        return self.engine.durability
+
+    def hear(self, name: str, fields: Mapping[str, Any]) -> None:
+        """Something was decided about a run of this process."""
+        self.metrics.hear(name, fields)
+        self.feeds.hear(name, fields)
+
+    # --- starting --------------------------------------------------------------------------------
+
+    async def start_document(
+        self, body: Mapping[str, Any], key: str | None
+    ) -> tuple[WorkflowHandler[Any], bool]:
+        """Start a run of a document; the second value: whether it had been started before."""
+        given = dict(body)
+        fields = given.pop("input", None)
+        document = parse(given, self.documents.registry)
+        message = self.documents.message(document, fields)
+        before = await self._before(NAME, key)
+        run_id = new_run_id()
+        handler = self.engine.begin(
+            self.documents,
+            self.documents.compiled(),
+            [message],
+            run_id=run_id,
+            key=key,
+            correlation=document.name,
+            priority=document.priority(),
+        )
+        await handler.started()
+        again = before is not None or handler.run_id != run_id
+        if again and (await self.engine.get(handler.run_id)).version != document.digest():
+            raise Problem(
+                422,
+                "idempotency_key_reused",
+                f"the key {key!r:.80} was given with another document, for run {handler.run_id}",
+                hint="Give every workflow a key of its own.",
+            )
+        return handler, again
+
+    async def start_named(
+        self, name: str, fields: dict[str, Any], key: str | None, priority: int
+    ) -> tuple[WorkflowHandler[Any], bool]:
+        """Start a run of a registered workflow; as `start_document`."""
+        if name not in self.engine.workflows or name == NAME:
+            raise WorkflowNotRegistered(name, sorted(self.definitions()))
+        before = await self._before(name, key)
+        run_id = new_run_id()
+        try:
+            handler = await self.engine.start(
+                name, fields, run_id=run_id, key=key, priority=priority
+            )
+        except RunAlreadyExists:
+            raise
+        except (WorkflowRuntimeError, ValueError, TypeError) as error:
+            raise Problem(
+                422, "bad_input", f"{name} can't be started with this: {_why(error)}"
+            ) from error
+        return handler, before is not None or handler.run_id != run_id
+
+    async def _before(self, workflow: str, key: str | None) -> str | None:
+        """The run that was started with this key; else there has to be room for another one."""
+        await self.engine.start_up()
+        if key is not None and (found := await self.engine.store.find(workflow, key)):
+            return found
+        now = time.monotonic()
+        at, queued = self._queued
+        if now - at > _COUNTED_FOR:
+            counts = await self.engine.counts()
+            queued = sum(n for (_, status), n in counts.items() if status is RunStatus.QUEUED)
+        self._queued = (now if now - at > _COUNTED_FOR else at, queued + 1)
+        if queued >= self.limits.max_queue:
+            raise Problem(
+                429,
+                "queue_full",
+                f"{queued} workflows are queued; the limit is {self.limits.max_queue}",
+                hint="Come again later: nothing was started.",
+                headers={"Retry-After": str(RETRY_AFTER)},
+            )
+        return None
+
+    async def wait(self, handler: WorkflowHandler[Any], seconds: float) -> bool:
+        """Wait for a run's end for so long; whether it has come."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(seconds, self.limits.max_wait)):
+                await handler.wait()
+        return handler.is_done()
+
+    # --- looking ---------------------------------------------------------------------------------
+
+    async def run(self, run_id: str, links: Mapping[str, str]) -> dict[str, Any]:
+        """The run as it is now."""
+        info = await self.engine.get(run_id)
+        reader = Reader(info, self.documents)
+        reader.read_all(await batches_of(self.engine, run_id))
+        why = await self.engine.why(run_id)
+        return reader.run(why.sentence, () if info.status.terminal else why.waits, links)
+
+    def definitions(self) -> dict[str, Program]:
+        """The workflows that can be started by name."""
+        return {name: p for name, p in self.engine.workflows.items() if name != NAME}
+
+    async def graph(self, run_id: str, format: Any) -> str:
+        """A drawing of what a run did."""
+        info = await self.engine.get(run_id)
+        batches = await self.engine.batches(run_id)
+        program = None if info.workflow == NAME else self.engine.workflows.get(info.workflow)
+        if program is None:
+            definition = definition_seen(info.workflow, [entries for _, entries in batches])
+        else:
+            definition = program.definition
+        return draw(definition, format, run=run_view(definition, batches))
+
+    # --- speaking --------------------------------------------------------------------------------
+
+    async def live(self, run_id: str) -> RunInfo:
+        """A run that has not ended."""
+        info = await self.engine.get(run_id)
+        if info.status.terminal:
+            raise Problem(
+                409,
+                "run_ended",
+                f"run {run_id} is {info.status.value}; what ended stays as it is",
+                hint="Retry or fork it to start a new run.",
+            )
+        return info
+
+    async def signal(
+        self,
+        run_id: str,
+        name: str,
+        payload: Mapping[str, Any],
+        *,
+        step: str | None,
+        question: str | None,
+        dedupe: str | None,
+    ) -> bool:
+        """Send a run an event."""
+        if name.startswith("("):
+            raise Problem(422, "bad_word", "an event's name does not begin with '('")
+        await self.live(run_id)
+        try:
+            accepted = await self.engine.signal(
+                run_id, name, payload, step=step, question=question, dedupe=dedupe
+            )
+        except WorkflowRuntimeError as error:
+            raise Problem(422, "bad_signal", str(error)) from error
+        if not accepted:
+            await self.live(run_id)  # it may have ended meanwhile
+        return accepted
+
+
+def _why(error: Exception) -> str:
+    cause = error if error.__cause__ is None else error.__cause__
+    lines = str(cause).splitlines() or [type(cause).__name__]
+    return "\n".join(line for line in lines if "https://errors.pydantic.dev/" not in line)
+
+
+def input_schema(program: Program) -> dict[str, Any] | None:
+    """The JSON Schema of what a workflow starts with, if it says so."""
+    for kind in (program.types.classes.get(program.definition.start), program.state_type):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            try:
+                return kind.model_json_schema()
+            except Exception:  # noqa: S112 - a user's type that has no schema
+                continue
+    return None

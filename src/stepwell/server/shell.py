@@ -1,0 +1,120 @@
+"""What stands around every request: who may ask, what every answer says, what becomes of errors.
+
+Who may ask: whoever has the token, when there is one. Pages of other sites may never change
+anything (browsers say where a request comes from), and a service that trusts its own machine only
+answers to that machine's names, so that no other name can be made to lead here.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import time
+from collections.abc import Callable, Collection
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from stepwell.server.metrics import Metrics
+from stepwell.server.problems import Problem, problem_of
+
+logger = logging.getLogger("stepwell")
+
+_OPEN = ("/healthz", "/readyz")
+_SAFE = ("GET", "HEAD", "OPTIONS")
+_METHODS = frozenset({*_SAFE, "POST", "PUT", "PATCH", "DELETE"})
+
+
+class Shell:
+    """An ASGI app around another.
+
+    Args:
+        app: the other.
+        token: what a caller must have; None: nothing.
+        hosts: the names that a request may be for; None: any.
+        durability: says what the `Stepwell-Durability` header says.
+        metrics: where requests are counted.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        token: str | None,
+        hosts: Collection[str] | None,
+        durability: Callable[[], str],
+        metrics: Metrics,
+    ) -> None:
+        self._app = app
+        self._token = None if token is None else token.encode()
+        self._hosts = hosts
+        self._durability = durability
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.monotonic()
+        status = 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["Stepwell-Durability"] = self._durability()
+                headers.setdefault("Cache-Control", "no-store")
+                headers["X-Content-Type-Options"] = "nosniff"
+            await send(message)
+
+        try:
+            self._check(scope)
+            await self._app(scope, receive, answer)
+        except Exception as error:
+            if status:
+                raise  # an answer is under way: the connection can only be cut
+            problem = problem_of(error)
+            if problem is None:
+                logger.exception("%s %s failed", scope["method"], scope["path"])
+                problem = Problem(
+                    500,
+                    "internal_error",
+                    "this is a fault of the service; its log says more",
+                )
+            await problem.response()(scope, receive, answer)
+        finally:
+            route = getattr(scope.get("route"), "path", "(none)")
+            method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+            self._metrics.request(method, route, status, time.monotonic() - began)
+
+    def _check(self, scope: Scope) -> None:
+        headers = Headers(scope=scope)
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if self._hosts is not None and _name(headers.get("host", "")) not in self._hosts:
+            raise Problem(
+                421,
+                "wrong_host",
+                f"this service is not {headers.get('host', '')!r:.80}",
+                hint="It answers to the names of this machine; --allow-host adds one.",
+            )
+        if self._token is not None and path not in _OPEN:
+            kind, _, given = headers.get("authorization", "").partition(" ")
+            right = hmac.compare_digest(given.strip().encode("latin-1", "replace"), self._token)
+            if kind.lower() != "bearer" or not right:
+                raise Problem(
+                    401,
+                    "unauthorized",
+                    "a bearer token is needed",
+                    hint="Send the header Authorization: Bearer TOKEN.",
+                    headers={"WWW-Authenticate": "Bearer"},
+                )
+        site = headers.get("sec-fetch-site")
+        if scope["method"] not in _SAFE and site not in (None, "same-origin", "none"):
+            raise Problem(403, "cross_site", "a page of another site may not do this")
+
+
+def _name(host: str) -> str:
+    """A Host header without its port."""
+    host = host.lower()
+    return host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
