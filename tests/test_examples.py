@@ -18,6 +18,10 @@ LAST_LINES = {
     "events_in_process": "[wells] what wells are, why they matter",
     "events_research": "what the library says; what the archive says; what the web says",
     "events_resilient": "untitled",
+    "pipelines_cancel": "cancelled: changed my mind, {}",
+    "pipelines_dependencies": "pretended to charge 100",
+    "pipelines_durable": "a contract, approved by Ada",
+    "pipelines_orders": "order_002: failed, ['told', 'sent']",
 }
 """How the output of an example ends; one that is not named here has to run without an error."""
 

@@ -67,6 +67,7 @@ def test_what_steps_see_of_a_failure() -> None:
 def test_without_error_steps_it_raises_after_the_exit_steps(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO, "stepwell")
     pipeline = Pipeline().add_step(says("b", BOOM)).add_exit_step(says("x"))
     with pytest.raises(ValueError, match="boom") as caught:
         pipeline.run_sync()
@@ -80,6 +81,7 @@ def test_without_error_steps_it_raises_after_the_exit_steps(
 def test_a_failing_error_step_is_raised_with_the_first_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO, "stepwell")
     late = OSError("late")
     pipeline = Pipeline().add_step(says("b", BOOM)).add_error_step(says("e1", late))
     pipeline.add_error_step(says("e2")).add_exit_step(says("x"))
@@ -94,7 +96,7 @@ def test_a_failing_error_step_is_raised_with_the_first_error(
     assert result["error_error"] == {"step": "e1", "error": late}
     assert result["normal_error"]["step"] == "b"
     levels = {r.getMessage().partition(": ")[2]: r.levelno for r in caplog.records}
-    assert levels["normal step 'b' failed: ValueError: boom"] == logging.WARNING
+    assert levels["normal step 'b' failed: ValueError: boom"] == logging.INFO
     assert levels["error step 'e1' failed: OSError: late"] == logging.ERROR
 
 

@@ -449,8 +449,13 @@ class FailedHandler(PipelineHandler):
             noted["part"] = True  # its group will say so
         own["failures"] = [*cast("list[Any]", own.get("failures") or []), noted]
         attempt.put({OWN: own})
+        level = logging.INFO  # it is raised, or its error steps deal with it
+        if place.scope is not Scope.NORMAL:
+            level = logging.ERROR
+        elif step is not None and step.cont_on_err:
+            level = logging.WARNING
         logger.log(
-            logging.WARNING if place.scope is Scope.NORMAL else logging.ERROR,
+            level,
             "pipeline %s, run %s: %s step %r failed: %s: %s",
             owner.name,
             attempt.run_id,
