@@ -8,7 +8,6 @@ import asyncio
 from stepwell import Engine
 from stepwell.pipeline import Pipeline
 
-
 drafted = asyncio.Event()
 
 
