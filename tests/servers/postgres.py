@@ -10,13 +10,18 @@ from __future__ import annotations
 import hashlib
 import os
 import pwd
+import selectors
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 import psycopg
 import pytest
@@ -141,3 +146,87 @@ def postgres() -> Iterator[PostgresServer]:
     server = begin()
     yield server
     server.remove()
+
+
+class Proxy:
+    """Stands between a store and a server, and loses what a test wants lost.
+
+    `lose = "answer"`: the next thing the server says is thrown away and the connection is cut: what
+    was asked for has been done. `lose = "request"`: the next thing that is asked never arrives.
+    `refusing`: new connections are closed at once, as when the server is away.
+    """
+
+    def __init__(self, server: PostgresServer) -> None:
+        self._behind = f"{server.directory}/.s.PGSQL.5432"
+        self.directory = Path(tempfile.mkdtemp(prefix="stepwell-proxy-", dir="/tmp"))
+        self.lose: str | None = None
+        self.lost = 0
+        self.refusing = False
+        self._open: list[socket.socket] = []
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._listening.bind(f"{self.directory}/.s.PGSQL.5432")
+        self._listening.listen()
+        self._pumps = [threading.Thread(target=self._accept, daemon=True)]
+        self._pumps[0].start()
+
+    def url(self, schema: str) -> str:
+        """The URL of a store behind the proxy."""
+        return f"postgresql://tests@/postgres?host={self.directory}&schema={schema}"
+
+    def cut(self) -> None:
+        """Break every connection."""
+        for each in self._open:
+            _shut(each)
+        self._open.clear()
+
+    def close(self) -> None:
+        """Break every connection and take no more."""
+        _shut(self._listening)
+        self.cut()
+        for each in self._pumps:
+            each.join()
+        self._listening.close()
+        shutil.rmtree(self.directory)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                front, _ = self._listening.accept()
+            except OSError:
+                return
+            if self.refusing:
+                front.close()
+                continue
+            back = socket.socket(socket.AF_UNIX)
+            try:
+                back.connect(self._behind)
+            except OSError:
+                front.close()
+                back.close()
+                continue
+            pair = threading.Thread(target=self._pump, args=(front, back), daemon=True)
+            self._pumps.append(pair)
+            pair.start()
+
+    def _pump(self, front: socket.socket, back: socket.socket) -> None:
+        """Pass on what is said, in both directions, until one end is gone or something is lost."""
+        self._open += [front, back]
+        with front, back, suppress(OSError), selectors.DefaultSelector() as both:
+            both.register(front, selectors.EVENT_READ, ("request", back))
+            both.register(back, selectors.EVENT_READ, ("answer", front))
+            while True:
+                for ready, _ in both.select():
+                    what, target = ready.data
+                    data = cast(socket.socket, ready.fileobj).recv(65536)
+                    if not data:
+                        return
+                    if self.lose == what:
+                        self.lost += 1
+                        self.lose = None
+                        return
+                    target.sendall(data)
+
+
+def _shut(one: socket.socket) -> None:
+    with suppress(OSError):
+        one.shutdown(socket.SHUT_RDWR)

@@ -55,6 +55,11 @@ _HINTS_BY_STATE: dict[str, str] = {
     "3D": "Create the database first (createdb); a store creates its schema, never a database.",
     "53300": "Raise max_connections, or lower read_connections of the stores.",
 }
+# libpq does not pass on the SQLSTATE of what a server says to a new connection.
+_CONNECTING = (
+    "Check that the server runs and can be reached, the user and the password (also PGPASSWORD and"
+    " ~/.pgpass), and that the database exists (createdb); work goes on when it is back."
+)
 _AGAIN = frozenset({"40001", "40P01"})
 
 
@@ -62,9 +67,10 @@ def translate(error: psycopg.Error, url: str) -> StoreError:
     """The store error that says what `error` means for the store at `url`."""
     state = error.sqlstate or ""
     if not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
-        kind: type[StoreError] = StoreUnavailable
-    else:
-        kind = _BY_STATE.get(state) or _BY_STATE.get(state[:2]) or StoreError
+        return StoreUnavailable(
+            f"{_WORDS[StoreUnavailable].format(url=url)}: {_text(error)}", hint=_CONNECTING
+        )
+    kind = _BY_STATE.get(state) or _BY_STATE.get(state[:2]) or StoreError
     hint = _HINTS_BY_STATE.get(state) or _HINTS_BY_STATE.get(state[:2]) or _HINTS.get(kind)
     return kind(f"{_WORDS[kind].format(url=url)}: {_text(error)}", hint=hint)
 

@@ -1,0 +1,664 @@
+"""What goes wrong with a server is said in the store's own errors; nothing is lost, or done twice.
+
+Loops that sleep wait for other threads and for the server, which tell no event.
+"""
+# ruff: noqa: ASYNC110
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from typing import LiteralString
+
+import psycopg
+import pytest
+from psycopg.errors import lookup
+from psycopg.sql import SQL, Identifier
+from tests.servers.postgres import PostgresServer, Proxy, postgres
+from tests.servers.postgres import begin as begin_server
+
+from stepwell.errors import (
+    LeaseLost,
+    StoreCorrupt,
+    StoreError,
+    StoreFull,
+    StoreLocked,
+    StoreReadOnly,
+    StoreUnavailable,
+    StoreVersionError,
+)
+from stepwell.stores.base import RunFilter
+from stepwell.stores.conformance import (
+    PATIENCE,
+    begin,
+    claimed,
+    journal,
+    message,
+    new,
+    turn,
+    worker,
+)
+from stepwell.stores.digests import digest_of
+from stepwell.stores.postgres import PostgresStore
+from stepwell.stores.postgres.errors import translate
+from stepwell.stores.postgres.place import MIGRATIONS
+from stepwell.values import RunStatus
+
+__all__ = ["postgres"]
+
+
+@pytest.fixture
+def schema() -> str:
+    return f"t{uuid.uuid4().hex[:20]}"
+
+
+@pytest.fixture
+def url(postgres: PostgresServer, schema: str) -> str:
+    return postgres.url(schema)
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[PostgresStore]:
+    store = PostgresStore(url, lock_timeout=0.2)
+    await store.open()
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def proxy(postgres: PostgresServer) -> Iterator[Proxy]:
+    proxy = Proxy(postgres)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+async def behind(proxy: Proxy, schema: str) -> AsyncIterator[PostgresStore]:
+    """A store behind the proxy."""
+    store = PostgresStore(proxy.url(schema))
+    await store.open()
+    yield store
+    assert await store.verify() == []
+    await store.close()
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[PostgresServer]:
+    """A server that these tests may stop."""
+    server = begin_server()
+    yield server
+    server.remove()
+
+
+def sql(server: PostgresServer, schema: str, statement: LiteralString) -> list[tuple[object, ...]]:
+    """What an administrator does meanwhile."""
+    with psycopg.connect(f"{server.url()}&options=-csearch_path%3D{schema}", autocommit=True) as db:
+        done = db.execute(statement)
+        return done.fetchall() if done.description else []
+
+
+async def lose(proxy: Proxy, store: PostgresStore, what: str) -> None:
+    """Lose the next write's request or answer, and not those of a notification before it."""
+    await told(store)
+    proxy.lose = what
+
+
+async def told(store: PostgresStore) -> None:
+    """Return when the others have been notified of what was written so far."""
+    while store._write()._notify_owed:
+        await asyncio.sleep(0.002)
+    await asyncio.sleep(0.01)
+
+
+async def refuses_to_open(url: str, error: type[StoreError]) -> StoreError:
+    store = PostgresStore(url, lock_timeout=0.2)
+    with pytest.raises(error) as raised:
+        await store.open()
+    assert type(raised.value) is error
+    with pytest.raises(StoreUnavailable, match="not open"):
+        await store.get("a")
+    await store.close()
+    assert raised.value.hint
+    return raised.value
+
+
+# A connection that breaks in the midst of a write ------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["answer", "request"])
+async def test_a_commit_whose_answer_is_lost_is_kept_once(
+    behind: PostgresStore, proxy: Proxy, what: str
+) -> None:
+    await begin(behind, "a", b"1")
+    for n in range(2, 6):
+        await lose(proxy, behind, what)
+        assert await behind.commit(turn("a", str(n).encode())) == "a"
+        assert proxy.lose is None
+    assert proxy.lost == 4
+    assert await journal(behind, "a") == [(n, str(n).encode()) for n in range(1, 6)]
+
+
+@pytest.mark.parametrize("what", ["answer", "request"])
+async def test_every_write_is_answered_as_it_was_done(
+    behind: PostgresStore, proxy: Proxy, what: str
+) -> None:
+    await lose(proxy, behind, what)
+    assert await behind.create(new("a", key="k")) == "a"
+    await lose(proxy, behind, what)
+    assert await behind.create(new("b", key="k")) == "a"
+    await lose(proxy, behind, what)
+    assert await behind.send([message("a", b"1"), message("none")]) == [True, False]
+    assert [m.data for m in await behind.messages("a")] == [b"1"]
+    await lose(proxy, behind, what)
+    (row,) = await behind.claim("w", ["wf"], 100.0, 10)
+    assert (row.id, row.fence, row.owner) == ("a", 1, "w")
+    await behind.register(worker("w", 1000.0))
+    await lose(proxy, behind, what)
+    with pytest.raises(LeaseLost):
+        await behind.commit(turn("a", fence=7))
+    await lose(proxy, behind, what)
+    await behind.commit(turn("a", b"1", status=RunStatus.FAILED, due=None, release=True))
+    await lose(proxy, behind, what)
+    row = await behind.claim_one("w", "a", 100.0)
+    assert row is not None
+    assert row.fence == 2
+    await lose(proxy, behind, what)
+    assert await behind.delete(["a"]) == 1
+    assert proxy.lost == 8
+
+
+async def test_a_hundred_commits_through_a_bad_line_are_kept_once(
+    behind: PostgresStore, proxy: Proxy
+) -> None:
+    async def live(run: str) -> None:
+        await begin(behind, run, b"1")
+        for n in range(2, 6):
+            await behind.commit(turn(run, str(n).encode()))
+
+    async def go_bad() -> None:
+        for n in range(12):
+            proxy.lose = ("answer", "request")[n % 2]
+            while proxy.lose is not None:
+                await asyncio.sleep(0.002)
+
+    losing = asyncio.create_task(go_bad())
+    await asyncio.gather(*(live(f"run{n}") for n in range(25)))
+    losing.cancel()
+    proxy.lose = None
+    assert proxy.lost > 2
+    for n in range(25):
+        assert await journal(behind, f"run{n}") == [(i, str(i).encode()) for i in range(1, 6)]
+
+
+async def test_a_group_that_is_still_at_work_is_not_done_again(
+    behind: PostgresStore, proxy: Proxy, postgres: PostgresServer, schema: str
+) -> None:
+    await begin(behind, "a", b"1")
+    with psycopg.connect(f"{postgres.url()}&options=-csearch_path%3D{schema}") as other:
+        other.execute("SELECT 1 FROM runs WHERE id = 'a' FOR UPDATE")
+        committing = asyncio.create_task(behind.commit(turn("a", b"2")))
+        waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ 'write_'"
+        while not sql(postgres, schema, waits):
+            await asyncio.sleep(0.01)
+        proxy.cut()
+        await asyncio.sleep(0.1)  # it has come back and asks again, while the first still waits
+        assert not committing.done()
+        other.rollback()
+    assert await committing == "a"
+    assert await journal(behind, "a") == [(1, b"1"), (2, b"2")]
+
+
+async def test_who_waits_for_an_answer_waits_for_the_server_and_others_are_told(
+    behind: PostgresStore, proxy: Proxy
+) -> None:
+    await begin(behind, "a", b"1")
+    proxy.refusing = True
+    await lose(proxy, behind, "answer")
+    committing = asyncio.create_task(behind.commit(turn("a", b"2")))
+    async with asyncio.timeout(PATIENCE):
+        while proxy.lose is not None:
+            await asyncio.sleep(0.01)
+        with pytest.raises(StoreUnavailable):
+            await behind.create(new("b"))
+    assert not committing.done()
+    proxy.refusing = False
+    async with asyncio.timeout(PATIENCE):
+        assert await committing == "a"
+    assert await journal(behind, "a") == [(1, b"1"), (2, b"2")]
+    assert await behind.get("b") is None
+
+
+async def test_closing_gives_up_what_can_not_be_learned(proxy: Proxy, schema: str) -> None:
+    store = PostgresStore(proxy.url(schema))
+    await store.open()
+    await begin(store, "a", b"1")
+    proxy.refusing = True
+    await lose(proxy, store, "request")
+    committing = asyncio.create_task(store.commit(turn("a", b"2")))
+    while proxy.lose is not None:
+        await asyncio.sleep(0.01)
+    async with asyncio.timeout(PATIENCE):
+        await store.close()
+        with pytest.raises(StoreUnavailable, match="not known"):
+            await committing
+
+
+async def test_a_server_that_lost_what_it_acknowledged_is_noticed(
+    store: PostgresStore, postgres: PostgresServer, schema: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await store.register(worker("w", 1000.0))
+    await begin(store, "a", b"1")
+    await begin(store, "b", b"1")
+    await store.commit(turn("a", b"2"))
+    # As after a crash with synchronous_commit = off: the last transaction is not there.
+    sql(postgres, schema, "DELETE FROM journal WHERE seq = 2")
+    sql(postgres, schema, "UPDATE runs SET seq = 1 WHERE id = 'a'")
+    sql(postgres, schema, "UPDATE writers SET number = number - 1")
+    await break_connections(store, postgres)
+    for run in ("a", "b"):
+        with pytest.raises(LeaseLost):
+            await store.commit(turn(run, b"3"))
+    assert "lost writes that it had acknowledged" in caplog.text
+    assert sorted(await claimed(store, "w")) == ["a", "b"]
+    await store.commit(turn("a", b"2 again", fence=2))
+    assert await journal(store, "a") == [(1, b"1"), (2, b"2 again")]
+
+
+async def break_connections(store: PostgresStore, server: PostgresServer) -> None:
+    """What pg_terminate_backend does to the writing connection."""
+    pid = store._write().pid
+    with psycopg.connect(server.url(), autocommit=True) as db:
+        db.execute("SELECT pg_terminate_backend(%s)", (pid,))
+        while db.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (pid,)).fetchall():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_terminated_connection_is_not_noticed_by_anyone(
+    store: PostgresStore, postgres: PostgresServer
+) -> None:
+    await begin(store, "a", b"1")
+    for n in range(2, 5):
+        await break_connections(store, postgres)
+        await store.commit(turn("a", str(n).encode()))
+    assert await journal(store, "a") == [(n, str(n).encode()) for n in range(1, 5)]
+
+
+# A server that goes away and comes back ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT])
+async def test_a_server_that_is_started_again_is_used_again(
+    own_server: PostgresServer, how: signal.Signals
+) -> None:
+    url = own_server.url(f"t{uuid.uuid4().hex[:20]}")
+    store, other = PostgresStore(url), PostgresStore(url)
+    await store.open()
+    await other.open()
+    await begin(store, "a", b"1")
+    assert await store.get("a") is not None
+    await store.changed(0)
+    own_server.stop(how)
+    with pytest.raises(StoreUnavailable) as raised:
+        await store.get("a")
+    assert raised.value.hint
+    own_server.start()
+    await store.commit(turn("a", b"2"))
+    assert len(await journal(store, "a")) == 2
+    assert await store.get("a") is not None
+    await store.changed(0)
+    async with asyncio.timeout(PATIENCE):
+        for n in range(5):  # it listens again
+            await other.create(new(f"news{n}"))
+            await store.changed(1000.0)
+    await store.close()
+    await other.close()
+
+
+async def test_a_call_while_the_server_is_away_says_so(own_server: PostgresServer) -> None:
+    store = PostgresStore(own_server.url(f"t{uuid.uuid4().hex[:20]}"))
+    await store.open()
+    await begin(store, "a", b"1")
+    await told(store)
+    own_server.stop()
+    try:
+        # The first finds out; whether it was kept can't be known before the server is back.
+        first = asyncio.create_task(store.commit(turn("a", b"2")))
+        await asyncio.sleep(0.05)
+        for call in (store.create(new("b")), store.get("a"), store.list(RunFilter())):
+            with pytest.raises(StoreUnavailable):
+                async with asyncio.timeout(PATIENCE):
+                    await call
+        again = PostgresStore(own_server.url("never"))
+        with pytest.raises(StoreUnavailable):
+            await again.open()
+        await again.close()
+    finally:
+        own_server.start()
+    async with asyncio.timeout(PATIENCE):
+        await first
+    assert await journal(store, "a") == [(1, b"1"), (2, b"2")]
+    await store.close()
+
+
+# Other processes ----------------------------------------------------------------------------------
+
+
+async def test_another_process_hears_of_a_change(store: PostgresStore, url: str) -> None:
+    other = PostgresStore(url)
+    await other.open()
+    for change in (
+        lambda: begin(store, "a", b"1"),
+        lambda: store.send([message("a")]),
+        lambda: store.create(new("b")),
+    ):
+        await other.changed(0)
+        waiting = asyncio.create_task(other.changed(1000.0))
+        await asyncio.sleep(0)
+        await change()
+        async with asyncio.timeout(PATIENCE):
+            await waiting
+    await other.close()
+
+
+async def test_our_own_notifications_wake_nobody(store: PostgresStore) -> None:
+    await store.changed(0)
+    await begin(store, "a", b"1")
+    await store.changed(0)
+    began = time.monotonic()
+    await store.changed(0.2)
+    assert time.monotonic() - began >= 0.19
+
+
+async def test_a_new_schema_may_be_opened_by_many_at_once(url: str) -> None:
+    stores = [PostgresStore(url) for _ in range(6)]
+    await asyncio.gather(*(store.open() for store in stores))
+    await asyncio.gather(*(store.create(new(f"run{n}")) for n, store in enumerate(stores)))
+    assert len((await stores[0].list(RunFilter())).rows) == 6
+    await asyncio.gather(*(store.close() for store in stores))
+
+
+async def test_two_stores_that_write_to_each_others_runs_do_not_hold_each_other_up(
+    store: PostgresStore, url: str
+) -> None:
+    other = PostgresStore(url)
+    await other.open()
+    runs = [f"run{n}" for n in range(8)]
+    for run in runs:
+        await begin(store, run)
+
+    async def write(one: PostgresStore, order: list[str]) -> None:
+        for n in range(20):
+            await asyncio.gather(*(one.send([message(run, str(n).encode())]) for run in order))
+
+    await asyncio.gather(write(store, runs), write(other, runs[::-1]))
+    for run in runs:
+        found = await store.messages(run)
+        assert len(found) == 40
+        assert [m.id for m in found] == sorted(m.id for m in found)
+    await other.close()
+
+
+async def test_many_claim_at_once_and_each_run_is_had_by_one(
+    store: PostgresStore, url: str
+) -> None:
+    stores = [PostgresStore(url) for _ in range(4)]
+    await asyncio.gather(*(one.open() for one in stores))
+    for n in range(200):
+        await store.create(new(f"run{n}", priority=n % 3))
+    for n in range(4):
+        await store.register(worker(f"w{n}", 1000.0))
+
+    async def work(n: int) -> list[str]:
+        got: list[str] = []
+        while mine := await claimed(stores[n], f"w{n}", limit=7):
+            got += mine
+        return got
+
+    shares = await asyncio.gather(*map(work, range(4)))
+    assert sorted(run for share in shares for run in share) == sorted(f"run{n}" for n in range(200))
+    await asyncio.gather(*(one.close() for one in stores))
+
+
+async def test_a_payload_shared_while_it_is_deleted_is_never_lost(
+    store: PostgresStore, url: str
+) -> None:
+    other = PostgresStore(url)
+    await other.open()
+    data = b"shared" * 1000
+    digest = digest_of(data)
+    over = {"status": RunStatus.FAILED, "due": None}
+    for n in range(30):
+        await begin(store, f"old{n}", blobs={digest: data}, **over)
+        await asyncio.gather(
+            store.delete([f"old{n}"]), begin(other, f"new{n}", blobs={digest: data}, **over)
+        )
+        assert await store.blob(digest) == data
+        await store.delete([f"new{n}"])
+    assert await store.verify() == []
+    await other.close()
+
+
+# Opening ------------------------------------------------------------------------------------------
+
+
+async def test_a_database_that_is_not_there_is_said(postgres: PostgresServer) -> None:
+    error = await refuses_to_open(
+        f"postgresql://tests:hush@/nowhere?host={postgres.directory}", StoreUnavailable
+    )
+    assert "nowhere" in str(error)
+    assert "createdb" in str(error)
+    assert "hush" not in str(error)
+
+
+async def test_a_server_that_is_not_there_is_said() -> None:
+    error = await refuses_to_open("postgresql://me:hush@127.0.0.1:1/runs", StoreUnavailable)
+    assert "127.0.0.1" in str(error)
+    assert "hush" not in f"{error} {error!r} {error.__cause__}"
+
+
+async def test_a_schema_of_a_newer_release_is_left_alone(
+    url: str, postgres: PostgresServer, schema: str
+) -> None:
+    store = PostgresStore(url)
+    await store.open()
+    await store.close()
+    sql(postgres, schema, "UPDATE meta SET value = '9999' WHERE key = 'schema'")
+    error = await refuses_to_open(url, StoreVersionError)
+    assert "9999" in str(error)
+    assert sql(postgres, schema, "SELECT value FROM meta WHERE key = 'schema'") == [("9999",)]
+
+
+async def test_a_schema_of_something_else_is_left_alone(
+    url: str, postgres: PostgresServer, schema: str
+) -> None:
+    with psycopg.connect(postgres.url(), autocommit=True) as db:
+        name = Identifier(schema)
+        db.execute(SQL("CREATE SCHEMA {}").format(name))
+        db.execute(SQL("CREATE TABLE {}.runs (km int)").format(name))
+    error = await refuses_to_open(url, StoreError)
+    assert "?schema=" in str(error)
+
+
+async def test_a_migration_that_fails_leaves_nothing(
+    url: str, postgres: PostgresServer, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stepwell.stores.migrate import Migration
+    from stepwell.stores.postgres import place
+
+    broken = (*MIGRATIONS, Migration(len(MIGRATIONS) + 1, "broken", "CREATE TABLE x (y nothing)"))
+    monkeypatch.setattr(place, "MIGRATIONS", broken)
+    await refuses_to_open(url, StoreError)
+    monkeypatch.undo()
+    assert (schema,) not in sql(postgres, schema, "SELECT nspname FROM pg_namespace")
+    store = PostgresStore(url)
+    await store.open()
+    await store.create(new("a"))
+    await store.close()
+
+
+# In use -------------------------------------------------------------------------------------------
+
+
+async def test_a_locked_row_is_waited_for_and_then_refused(
+    store: PostgresStore, postgres: PostgresServer, schema: str
+) -> None:
+    await begin(store, "a", b"1")
+    with psycopg.connect(f"{postgres.url()}&options=-csearch_path%3D{schema}") as other:
+        other.execute("SELECT 1 FROM runs WHERE id = 'a' FOR UPDATE")
+        with pytest.raises(StoreLocked) as raised:
+            await store.commit(turn("a", b"2"))
+        assert raised.value.hint
+        both = await asyncio.gather(
+            store.commit(turn("a", b"2")), store.create(new("b")), return_exceptions=True
+        )
+        assert isinstance(both[0], StoreLocked)
+        assert both[1] == "b"  # nobody suffers for another
+        assert await journal(store, "a") == [(1, b"1")]
+    await store.commit(turn("a", b"2"))
+    assert await journal(store, "a") == [(1, b"1"), (2, b"2")]
+
+
+async def test_a_server_that_became_read_only_is_said(
+    own_server: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = PostgresStore(own_server.url(f"t{uuid.uuid4().hex[:20]}"))
+    await store.open()
+    await begin(store, "a", b"1")
+    sql(own_server, "public", "ALTER SYSTEM SET default_transaction_read_only = on")
+    sql(own_server, "public", "SELECT pg_reload_conf()")
+    try:
+        async with asyncio.timeout(PATIENCE):
+            for _ in range(100):  # until the settings have reached it
+                try:
+                    await store.register(worker("w", 1.0))
+                except StoreReadOnly:
+                    break
+                await asyncio.sleep(0.02)
+            else:
+                pytest.fail("it could be written")
+            assert await store.get("a") is not None
+    finally:
+        with psycopg.connect(own_server.url(), autocommit=True) as db:
+            db.execute("SET default_transaction_read_only = off")
+            db.execute("ALTER SYSTEM RESET default_transaction_read_only")
+            db.execute("SELECT pg_reload_conf()")
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                await store.commit(turn("a", b"2"))
+            except StoreReadOnly:
+                await asyncio.sleep(0.02)
+            else:
+                break
+    assert len(await journal(store, "a")) == 2
+    await store.close()
+
+
+async def test_one_value_that_can_not_be_kept_harms_nobody_else(store: PostgresStore) -> None:
+    bad = [b"\xff not text", b"nul \x00"]
+    made = await asyncio.gather(
+        *(begin(store, f"bad{n}", data) for n, data in enumerate(bad)),
+        *(begin(store, f"good{n}", b"1") for n in range(3)),
+        store.create(new("nul \x00 in its id")),
+        return_exceptions=True,
+    )
+    assert [type(each) for each in made] == [StoreError] * 2 + [type(None)] * 3 + [StoreError]
+    assert sorted(row.id for row in (await store.list(RunFilter())).rows) == [
+        "good0",
+        "good1",
+        "good2",
+    ]
+
+
+@pytest.mark.parametrize(
+    "state, kind",
+    [
+        ("08006", StoreUnavailable),
+        ("25006", StoreReadOnly),
+        ("28P01", StoreUnavailable),
+        ("3D000", StoreUnavailable),
+        ("40001", StoreLocked),
+        ("40P01", StoreLocked),
+        ("42501", StoreReadOnly),
+        ("53100", StoreFull),
+        ("53200", StoreUnavailable),
+        ("53300", StoreUnavailable),
+        ("55P03", StoreLocked),
+        ("57014", StoreLocked),
+        ("57P01", StoreUnavailable),
+        ("57P02", StoreUnavailable),
+        ("57P03", StoreUnavailable),
+        ("58030", StoreUnavailable),
+        ("58P01", StoreCorrupt),
+        ("XX001", StoreCorrupt),
+        ("XX002", StoreCorrupt),
+        ("22021", StoreError),
+        ("XX000", StoreError),
+    ],
+)
+def test_every_state_has_its_meaning(state: str, kind: type[StoreError]) -> None:
+    said = translate(lookup(state)("no luck"), "postgresql://db/runs")
+    assert type(said) is kind
+    assert "postgresql://db/runs" in said.message
+    assert "no luck" in said.message
+    assert said.hint
+
+
+async def test_faults_are_found(
+    store: PostgresStore, postgres: PostgresServer, schema: str
+) -> None:
+    digest = digest_of(b"big")
+    await begin(store, "a", b"1", b"2", b"3", blobs={digest: b"big"}, waits=("approval",))
+    await begin(store, "b", status=RunStatus.FAILED, due=None, release=True)
+    assert await store.verify() == []
+    for harm in (
+        "DELETE FROM journal WHERE seq = 2",
+        "INSERT INTO snapshots (run, seq, data) SELECT n, 99, '' FROM runs WHERE id = 'a'",
+        "UPDATE runs SET ended = NULL WHERE id = 'b'",
+        "UPDATE waits SET created = 5.0",
+        "UPDATE blobs SET data = 'bog'",
+        "INSERT INTO messages (run, kind, data, at) VALUES (999, 'signal', '', 0)",
+        "INSERT INTO blobs (digest, size, data) VALUES ('lone', 0, '')",
+        "INSERT INTO blob_refs (run, digest) SELECT n, 'lost' FROM runs WHERE id = 'a'",
+    ):
+        sql(postgres, schema, harm)
+    faults = "\n".join(await store.verify())
+    for word in (
+        "run a: it should have 3 journal rows",
+        "run a: its snapshot is of journal row 99",
+        "run b: it is failed",
+        "waiting for 'approval'",
+        f"{digest} is not what was written",
+        "messages: 1 row(s)",
+        "refers to the payload lone",
+        "payload lost is not there",
+    ):
+        assert word in faults, faults
+    with pytest.raises(StoreCorrupt):
+        await store.blob("lost")
+
+
+async def test_a_store_is_not_shared_with_a_fork(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: -1)
+        for call in (store.get("a"), store.create(new("a")), store.changed(0)):
+            with pytest.raises(StoreError, match="fork"):
+                await call
+
+
+async def test_a_server_without_fsync_is_said_to_survive_less(
+    store: PostgresStore, caplog: pytest.LogCaptureFixture, url: str
+) -> None:
+    assert store.durability == "process"
+    with caplog.at_level(logging.WARNING):
+        again = PostgresStore(url)
+        await again.open()
+        await again.close()
+    assert "fsync = off" in caplog.text
