@@ -19,6 +19,7 @@ In memory without any set-up; `Pipeline(engine=...)` makes its runs durable.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -183,6 +184,7 @@ class Pipeline(PipelineBase):
         engine: Engine | None = None,
         run_id: str | None = None,
         key: str | None = None,
+        progress: bool = False,
         **values: Any,
     ) -> PipelineResult:
         """Run it to its end.
@@ -191,6 +193,8 @@ class Pipeline(PipelineBase):
             engine: makes this run durable; the pipeline's own by default.
             run_id: the run's id; made when None.
             key: idempotency key of a durable run: a second run with it follows the first.
+            progress: show its steps, attempts and times on standard error as they go: a picture
+                on a terminal, else a line each. Needs the extra `stepwell[cli]`.
             **values: put into the context before the first step.
 
         Returns:
@@ -203,12 +207,16 @@ class Pipeline(PipelineBase):
                 was one before.
             WorkflowTimeoutError: it took longer than `timeout`.
             ValueError: a value is given for a dependency; or a `key` without an engine.
+            ModuleNotFoundError: `progress` without what shows it; says what to install.
             UnserializableValue: a durable run has a value that can't be kept; names the key.
             asyncio.CancelledError: the caller was cancelled; the exit steps have run.
         """
         program = self.compiled()
         on = engine or self.engine
         id = run_id or new_run_id()
+        if progress:
+            with _shown(id):
+                return await self.run(engine=on, run_id=id, key=key, **values)
         begins = self.beginning(values)
         if on is None:
             if key is not None:
@@ -295,7 +303,11 @@ class Pipeline(PipelineBase):
         return result, late
 
     def run_sync(self, /, **values: Any) -> PipelineResult:
-        """`run` for plain scripts, threads and notebooks; takes and raises the same."""
+        """`run` for plain scripts, threads and notebooks; takes and raises the same.
+
+        Raises:
+            RuntimeError: called from the thread that serves it.
+        """
         return background.call(self.run(**values))
 
     def cancel(self, reason: str = "") -> bool:
@@ -323,6 +335,19 @@ class Pipeline(PipelineBase):
 
 Workflow = Pipeline
 """The name that users of the older library know."""
+
+
+def _shown(run_id: str) -> contextlib.AbstractContextManager[None]:
+    """Show a run's progress. Who does not ask for it does not need what it is shown with."""
+    try:
+        from stepwell.cli.followed import followed
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "run(progress=True) needs more than stepwell itself: pip install 'stepwell[cli]'",
+            name=error.name,
+        ) from error
+    return followed(run_id)
+
 
 _cancelling: set[asyncio.Task[None]] = set()
 

@@ -28,12 +28,12 @@ SAID_FAIL = "stepwell.errors.WorkflowFailed"
 
 
 def is_hidden(step: str) -> bool:
-    """Whether a step is one that the class does not define.
+    """Whether a step is one that the class, or the pipeline, does not define.
 
-    >>> is_hidden("(plan)"), is_hidden("ship")
-    (True, False)
+    >>> is_hidden("(plan)"), is_hidden("(join of both)"), is_hidden("ship")
+    (True, True, False)
     """
-    return step in _STEPS
+    return step in _STEPS or step.startswith(("(start)", "(failed)", "(join of "))
 
 
 def step_said(step: str) -> str:
@@ -41,7 +41,15 @@ def step_said(step: str) -> str:
 
     >>> step_said("(on fail)"), step_said("ship")
     ('@on_fail', 'ship')
+    >>> step_said("both (mail)"), step_said("(steps of both)"), step_said("(join of both)")
+    ('mail', 'both', 'both')
     """
+    for begins in ("(join of ", "(steps of "):
+        if step.startswith(begins):
+            return step[len(begins) : -1]
+    group, part, inner = step.partition(" (")
+    if part and group and inner.endswith(")"):
+        return inner[:-1]
     return _STEPS.get(step, step)
 
 

@@ -158,7 +158,7 @@ class _Compiler:
         self.places[name] = place
 
     def _group(self, group: Parallel, after: str | None, scope: Scope) -> None:
-        part, join = part_of(group), f"{group.name} (join)"
+        part, join = part_of(group), f"(join of {group.name})"
         self.parts.append(part)
         opened = Place(scope, after, None, group)
         shared = shared_name(group)

@@ -509,7 +509,7 @@ def member_of(place: Place, message: Message) -> Step:
 
 def shared_name(group: Parallel) -> str | None:
     """Steps that share a number of workers have to be one step of the definition: its name."""
-    return None if group.max_concurrency is None else f"{group.name} (steps)"
+    return None if group.max_concurrency is None else f"(steps of {group.name})"
 
 
 def part_of(group: Parallel) -> str:
