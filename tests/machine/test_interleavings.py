@@ -231,6 +231,7 @@ async def check(played: Play) -> None:
     check_signals(played, logs, given_up)
     await check_broadcasts(played, logs)
     for core in played.cores:
+        await core.start_up()  # one that took another's place may not have been needed yet
         assert await core.store.verify() == []
         for id in set(played.runs) - given_up:
             assert await core.store.messages(id) == []
