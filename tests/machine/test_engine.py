@@ -678,3 +678,55 @@ def test_times_between_microseconds(part: float) -> None:
     assert {run.refresh().status for run in runs} == {"completed"}
     assert Instant
     made.stop()
+
+
+FORKED = """
+import multiprocessing
+from pydantic import BaseModel
+from stepwell.errors import StoreError
+from stepwell.machine import complete, engine, step, workflow
+
+@workflow("forked")
+class Forked:
+    class Context(BaseModel):
+        n: int = 0
+    @step(start=True)
+    def begin(self):
+        return complete(n=self.context.n)
+
+def child():
+    try:
+        engine.start("forked", n=2)
+    except StoreError as error:
+        print(str(error).splitlines()[1], flush=True)
+    engine.stop()
+    engine.configure("memory://")
+    print(engine.result(engine.start("forked", n=2).id, timeout=20), flush=True)
+
+print(engine.result(engine.start("forked", n=1).id), flush=True)
+process = multiprocessing.get_context("fork").Process(target=child)
+process.start()
+process.join(30)
+print(process.exitcode, engine.result(engine.start("forked", n=3).id), len(engine.runs))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_begins_anew_and_leaves_its_parents_file_alone(tmp_path: Path) -> None:
+    # From 3.12 on, Python itself warns of forks in programs with threads.
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", FORKED],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert "Traceback" not in ran.stderr
+    assert ran.stdout.splitlines() == [
+        "{'n': 1}",
+        "Open stores after forking, or start processes by spawning them.",
+        "{'n': 2}",
+        "0 {'n': 3} 2",
+    ]

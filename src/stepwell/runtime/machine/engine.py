@@ -56,6 +56,20 @@ def _stop_all() -> None:
         engine.stop()
 
 
+_left: list[object] = []
+
+
+def _forget_all() -> None:
+    """A forked process begins with engines whose threads were not forked with them. Their runs, and
+    their connections, stay with the parent: nothing of them is closed here."""
+    _left.extend(engine.forget() for engine in tuple(_running))
+    _running.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
+
+
 # Functions of `atexit` run when the thread pools are gone, and an engine needs them to stop.
 getattr(threading, "_register_atexit", atexit.register)(_stop_all)
 
@@ -120,6 +134,15 @@ class WorkflowEngine:
         if core is not None:
             self._executor.call(core.stop())
             self._executor.stop()
+
+    def forget(self) -> object:
+        """In a forked process: begin anew, with a thread and an engine of this process. What the
+        parent has is returned, to be held on to."""
+        old = (self._core, self._executor)
+        self._core, self._lock = None, threading.Lock()
+        if isinstance(self._executor, BackgroundExecutor):
+            self._executor = BackgroundExecutor()
+        return old
 
     def _make(self) -> Engine:
         """The engine, registered with what is defined; called in its loop."""
