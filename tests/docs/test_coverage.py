@@ -78,7 +78,7 @@ MACHINES: list[tuple[str, str | None, Iterable[str]]] = [
     ("machine.md", "What a step returns", options(stepwell.machine.wait.for_event)),
     ("machine.md", "What a step returns", options(stepwell.machine.run_subflow)),
     ("machine.md", "Retry", annotated(stepwell.machine.Retry)),
-    ("machine.md", "WorkflowEngine", members(stepwell.machine.WorkflowEngine)),
+    ("machine.md", "WorkflowEngine", set(members(stepwell.machine.WorkflowEngine)) - {"forget"}),
     ("machine.md", "WorkflowEngine", options(stepwell.machine.WorkflowEngine.start)),
     ("machine.md", "WorkflowEngine", options(stepwell.machine.WorkflowEngine.signal)),
     ("machine.md", "WorkflowEngine", options(stepwell.machine.WorkflowEngine.emit)),
