@@ -730,3 +730,42 @@ def test_a_forked_process_begins_anew_and_leaves_its_parents_file_alone(tmp_path
         "{'n': 2}",
         "0 {'n': 3} 2",
     ]
+
+
+@pytest.mark.parametrize(
+    "call, text",
+    [
+        (lambda e, run: e.start(None), "None is not decorated with @workflow"),
+        (lambda e, run: e.start(5), "5 is not decorated with @workflow"),
+        (lambda e, run: e.signal("go", run_id=run), "run_id must be a text, not WorkflowRun"),
+        (lambda e, run: e.signal("go", correlation=5), "correlation must be a text, not int"),
+        (lambda e, run: e.cancel(run), "run_id must be a text, not WorkflowRun"),
+        (lambda e, run: e.result(run), "run_id must be a text, not WorkflowRun"),
+        (lambda e, run: e.runs.get(run), "id must be a text, not WorkflowRun"),
+        (lambda e, run: e.runs.filter(name=WorkflowRun), "name must be a text"),
+        (lambda e, run: e.start("engine-wrongly", key=5), "key must be a text, not int"),
+        (lambda e, run: e.emit("x", at="noon"), "emit(at=...) takes an aware datetime, not 'noon'"),
+        (lambda e, run: e.emit("x", event_id=5), "event_id must be a text, not int"),
+        (lambda e, run: e.process_scheduled("noon"), "process_scheduled() takes an aware datetime"),
+        (lambda e, run: e.set_executor("inline"), "set_executor() takes an executor, not 'inline'"),
+    ],
+)
+def test_what_is_wrongly_given_is_named(engine: WorkflowEngine, call: Any, text: str) -> None:
+    cls = asking("wrongly")
+    run = engine.start(cls)
+    with pytest.raises(TypeError) as caught:
+        call(engine, run)
+    assert text in str(caught.value)
+
+
+def test_runs_are_equal_when_they_are_the_same(engine: WorkflowEngine) -> None:
+    cls = asking("equal")
+    first, second = engine.start(cls), engine.start(cls)
+    assert engine.runs.get(id=first.id) == first != second
+    assert second in engine.runs
+    assert len({first, engine.runs.get(id=first.id)}) == 1
+
+
+def test_time_does_not_go_back(executor: SynchronousExecutor) -> None:
+    with pytest.raises(ValueError, match="time does not go back"):
+        executor.advance(-5)

@@ -138,6 +138,8 @@ class SynchronousExecutor:
         """Let time pass: `duration` is a timedelta, or seconds. What comes due is done in the order
         of due times; returns how many times a run was taken up."""
         seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
+        if seconds < 0:
+            raise ValueError(f"time does not go back: advance({duration!r})")
         engine = self._engine
         if engine is None:
             self.clock.skip(seconds)

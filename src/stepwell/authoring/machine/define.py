@@ -210,7 +210,7 @@ def machines() -> list[Machine]:
 
 def machine_of(cls: type) -> Machine:
     """What is known of a decorated class. Raises TypeError for one that is not."""
-    found = cls.__dict__.get("__stepwell__")
+    found = getattr(cls, "__dict__", {}).get("__stepwell__")
     if not isinstance(found, Machine):
         raise TypeError(f"{cls!r} is not decorated with @workflow or @event_workflow")
     return found

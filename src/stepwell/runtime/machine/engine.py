@@ -32,6 +32,7 @@ from stepwell.authoring.machine.define import (
 from stepwell.authoring.machine.events import WorkflowEvent
 from stepwell.authoring.machine.returns import EVENT, check_name, complete
 from stepwell.authoring.machine.status import WorkflowStatus
+from stepwell.runtime.arguments import words
 from stepwell.runtime.attempt import current
 from stepwell.runtime.clock import new_run_id
 from stepwell.runtime.engine import Engine
@@ -124,6 +125,8 @@ class WorkflowEngine:
         """Run in another place from now on: `SynchronousExecutor()` of `stepwell.testing` runs all
         within the calls, in virtual time and in memory. None goes back to the background thread.
         An engine that runs is stopped first."""
+        if executor is not None and not hasattr(executor, "make_engine"):
+            raise TypeError(f"set_executor() takes an executor, not {executor!r:.80}")
         self.stop()
         self._executor = BackgroundExecutor() if executor is None else executor
 
@@ -320,6 +323,7 @@ class WorkflowEngine:
         return await self.acall(lambda core: self._result(core, run_id, timeout))
 
     async def _result(self, core: Engine, run_id: str, timeout: float | None) -> dict[str, Any]:
+        words(run_id=run_id)
         async with asyncio.timeout(timeout):
             return cast("dict[str, Any]", await core.result(run_id))
 
@@ -377,10 +381,12 @@ class WorkflowEngine:
     def cancel(self, run_id: str, reason: str = "") -> bool:
         """Cancel a run and its subflows; False when it has ended already. What its finished steps
         committed stays. Raises `RunNotFound`."""
+        words(run_id=run_id)
         return self.call(lambda core: core.cancel(run_id, reason))
 
     async def acancel(self, run_id: str, reason: str = "") -> bool:
         """`cancel` for async code."""
+        words(run_id=run_id)
         return await self.acall(lambda core: core.cancel(run_id, reason))
 
     # --- events ----------------------------------------------------------------------------------
@@ -440,8 +446,8 @@ class WorkflowEngine:
         event_id: str | None,
     ) -> WorkflowEvent:
         check_name(name, "event", "emit()")
-        if at is not None and at.tzinfo is None:
-            raise ValueError(f"emit(at=...) takes an aware datetime, with a timezone; got {at}")
+        _aware(at, "emit(at=...)")
+        words(event_id=event_id)
         now = core.now()
         when = utc(now) if at is None else at.astimezone(UTC)
         given = fields_of(payload, f"the payload of event {name!r}")
@@ -537,9 +543,15 @@ class WorkflowEngine:
         return await self.acall(lambda core: self._process(core, now))
 
     async def _process(self, core: Engine, now: datetime | None) -> int:
-        if now is not None and now.tzinfo is None:
-            raise ValueError(f"process_scheduled() takes an aware datetime; got {now}")
+        _aware(now, "process_scheduled()")
         return await self._executor.process(core, None if now is None else now.timestamp())
+
+
+def _aware(moment: object, what: str) -> None:
+    if moment is not None and not isinstance(moment, datetime):
+        raise TypeError(f"{what} takes an aware datetime, not {moment!r:.80}")
+    if moment is not None and moment.tzinfo is None:
+        raise ValueError(f"{what} takes an aware datetime, with a timezone; got {moment}")
 
 
 def _moment(event: WorkflowEvent, offset: float, now: float) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from stepwell.authoring.machine.status import WorkflowStatus
 from stepwell.errors import RunNotFound
+from stepwell.runtime.arguments import words
 from stepwell.runtime.machine.runs import WorkflowRun, seen_by
 from stepwell.values import RunStatus
 
@@ -60,6 +61,12 @@ class RunSet:
         Raises:
             ValueError: there is no such status.
         """
+        words(
+            waiting_signal=waiting_signal,
+            name=name,
+            correlation=correlation,
+            parent_run_id=parent_run_id,
+        )
         made = self
         if status is not None:
             several = (status,) if isinstance(status, str) else tuple(status)
@@ -91,9 +98,10 @@ class RunSet:
 
     async def _get(self, core: Engine, id: str | None, conditions: dict[str, str]) -> WorkflowRun:
         if id is not None:
-            seen = await seen_by(core, [str(id)])
+            words(id=id)
+            seen = await seen_by(core, [id])
             if not seen:
-                raise RunNotFound(str(id))
+                raise RunNotFound(id)
             return WorkflowRun(self.engine, seen[0])
         chosen = self.filter(**conditions)
         found, _ = await chosen._page(core, None, 2)

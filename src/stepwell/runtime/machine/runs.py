@@ -168,6 +168,13 @@ class WorkflowRun:
             self._executions = await self._engine.acall(lambda core: executions(core, self.id))
         return self._executions
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both are the same run, seen now or then."""
+        return isinstance(other, WorkflowRun) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
     def __repr__(self) -> str:
         at = f" at {self.current_step}" if self.current_step else ""
         return f"<WorkflowRun {self.id} of {self.name}: {self.status}{at}>"

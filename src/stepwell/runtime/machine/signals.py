@@ -19,6 +19,7 @@ from stepwell.authoring.machine.define import find_machine
 from stepwell.authoring.machine.returns import check_name
 from stepwell.errors import RunNotFound, WorkflowNotRegistered
 from stepwell.kernel.run import Run
+from stepwell.runtime.arguments import words
 from stepwell.runtime.engine import Engine
 from stepwell.runtime.machine.runs import folded
 from stepwell.values import RunStatus
@@ -39,6 +40,7 @@ async def send_signal(
     check_name(name, "signal", "signal()")
     if run_id is not None and correlation is not None:
         raise ValueError("signal() takes run_id or correlation, not both")
+    words(run_id=run_id, correlation=correlation)
     given = fields_of(payload, f"the payload of {name!r}")
     if run_id is None and correlation is None:
         await check_payload(core, await live_ids(core, waiting=name), name, given)
