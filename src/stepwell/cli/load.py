@@ -32,7 +32,7 @@ def load_one(target: str) -> Startable:
     found = load(target)
     if len(found) == 1:
         return found[0]
-    names = ", ".join(_names(_module(target.partition(":")[0])))
+    names = ", ".join(_names(module_named(target.partition(":")[0])))
     raise CommandError(
         f"module {target!r} has several workflows: {names}",
         hint=f"Say which: {target}:{names.partition(',')[0]}",
@@ -63,7 +63,7 @@ def load(target: str) -> list[Startable]:
             f"{target!r} does not name a module",
             hint=f"Write module:Workflow, for example {_likely(name, attribute)}.",
         )
-    module = _module(name)
+    module = module_named(name)
     if not colon:
         return _of_module(module)
     found: object = module
@@ -97,7 +97,8 @@ def _likely(name: str, attribute: str) -> str:
     return f"{module or 'flow'}:{attribute or 'MyWorkflow'}"
 
 
-def _module(name: str) -> ModuleType:
+def module_named(name: str) -> ModuleType:
+    """The module that was typed. Raises `CommandError`, which says why it can't be imported."""
     _look_here()
     try:
         # The name is what the user typed on the command line: see the module's text.

@@ -22,6 +22,7 @@ from stepwell.cli.options import remember, shared_options
 
 _COMMANDS = {
     "run": ("stepwell.cli.run", "Run a workflow, in memory or kept in a store."),
+    "serve": ("stepwell.cli.serve", "Serve workflows over HTTP until stopped."),
     "worker": ("stepwell.cli.worker", "Advance the runs of a store until stopped."),
     "ls": ("stepwell.cli.listing", "List runs, newest first."),
     "show": ("stepwell.cli.show", "Show one run: steps, attempts, waits, result."),
@@ -36,10 +37,14 @@ _COMMANDS = {
     "schedule": ("stepwell.cli.schedule", "List, pause, resume and backfill schedules."),
     "graph": ("stepwell.cli.graph", "Draw a workflow, or what a run did."),
     "check": ("stepwell.cli.check", "Whether live runs fit the code as it is now."),
+    "config": ("stepwell.cli.config", "The settings of serve, and where each came from."),
     "doctor": ("stepwell.cli.doctor", "Look for what is wrong here."),
     "db": ("stepwell.cli.db", "Keep the store in order."),
 }
 """Every command: the module that has it, under its own name, and what it is for."""
+
+_OF_SERVER = ("fastapi", "starlette", "uvicorn", "pydantic_settings", "dotenv")
+"""What only the commands of the service need."""
 
 _EPILOG = """\b
 Exit codes:
@@ -67,7 +72,14 @@ class Commands(click.Group):
         found = _COMMANDS.get(cmd_name)
         if found is None:
             return None
-        return getattr(importlib.import_module(found[0]), cmd_name)
+        try:
+            return getattr(importlib.import_module(found[0]), cmd_name)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] not in _OF_SERVER:
+                raise
+            raise click.UsageError(
+                f"{cmd_name} needs {error.name}: pip install 'stepwell[server]'", ctx
+            ) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # click would import every command to ask it for its first line.

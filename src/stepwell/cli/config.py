@@ -1,0 +1,60 @@
+"""`stepwell config`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from rich.text import Text
+
+from stepwell.cli import output
+from stepwell.cli.options import settings, shared_options
+from stepwell.cli.serve import flags_of, serve_options
+from stepwell.server.settings import load, sources, without_password
+
+
+@click.command()
+@serve_options
+@shared_options
+def config(**given: Any) -> None:
+    """Show the settings of `stepwell serve` that are in force, and where each came from.
+
+    Takes the flags of `serve`. A flag beats the environment, which beats the file .env, which
+    beats the default. Secrets are never shown.
+    """
+    flags = flags_of(given)
+    wanted = load(flags)
+    rows = sources(wanted, flags)
+    url = without_password(wanted.url)
+    if settings().json:
+        output.document(
+            {
+                "store": url,
+                "settings": {
+                    row.name: {
+                        "value": row.value,
+                        "from": row.source,
+                        "variable": row.variable,
+                    }
+                    for row in rows
+                },
+            }
+        )
+        return
+    styles = {"default": "dim"}
+    output.table(
+        output.stdout(),
+        ("setting", "value", "from", "variable", "what it is for"),
+        [
+            (
+                row.name,
+                row.value,
+                Text(row.source, styles.get(row.source, "green")),
+                row.variable,
+                row.purpose,
+            )
+            for row in rows
+        ],
+        give=(4, 1),
+    )
+    output.stdout().print(f"runs are kept in {url}", soft_wrap=True)

@@ -1,0 +1,182 @@
+"""`stepwell serve`."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import signal
+import sys
+from collections.abc import Iterable
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Any, cast
+
+import click
+
+from stepwell.authoring.tasks import Task, TaskRegistry, tasks
+from stepwell.cli import output
+from stepwell.cli.engines import end_now, run_steps
+from stepwell.cli.errors import CommandError
+from stepwell.cli.interrupts import Interrupts
+from stepwell.cli.load import load_all, module_named
+from stepwell.cli.logs_handler import console_logging
+from stepwell.cli.options import Duration, Exit, shared_options
+from stepwell.cli.options import settings as shared
+from stepwell.server.serving import (
+    app_of,
+    check_safe,
+    listen_on,
+    open_engine,
+)
+from stepwell.server.serving import (
+    serve as serve_until,
+)
+from stepwell.server.settings import Settings, load, words_of
+
+ENTRY_POINTS = "stepwell.tasks"
+"""The group of entry points under which installed packages offer tasks."""
+
+
+def serve_options(command: Any) -> Any:
+    """The flags of `serve`, which `config` takes, too. What is not given is None."""
+    for option in reversed(
+        (
+            click.option("--host", metavar="ADDRESS", help="127.0.0.1; others need a token."),
+            click.option("--port", type=click.IntRange(0, 65535), help="8000; 0: a free one."),
+            click.option("--store", metavar="URL", help="sqlite:///stepwell.db, or as REDIS_HOST."),
+            click.option("--tasks", multiple=True, metavar="MODULE", help="Tasks for documents."),
+            click.option(
+                "--app", multiple=True, metavar="MODULE[:WORKFLOW]", help="Workflows to serve."
+            ),
+            click.option("--token", metavar="WORD", help="Callers must send it."),
+            click.option("--insecure", is_flag=True, default=None, help="Any address, no token."),
+            click.option(
+                "--allow-host", multiple=True, metavar="NAME", help="A host name to answer to."
+            ),
+            click.option(
+                "--max-concurrent-workflows", type=click.IntRange(1), metavar="N",
+                help="More are queued, by priority.",
+            ),
+            click.option(
+                "--max-queue", type=click.IntRange(1), metavar="N", help="More are refused."
+            ),
+            click.option(
+                "--require-store", is_flag=True, default=None,
+                help="Do not fall back to memory when Redis can't be reached.",
+            ),
+            click.option("--lease", type=Duration(), metavar="TIME", help="15s; as of workers."),
+            click.option(
+                "--drain-seconds", type=Duration(), metavar="TIME", help="30s; as of workers."
+            ),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def flags_of(given: dict[str, Any]) -> dict[str, Any]:
+    """What was typed, as the settings take it."""
+    flags = {
+        name: ",".join(cast("tuple[str, ...]", value)) or None
+        if isinstance(value, tuple)
+        else value
+        for name, value in given.items()
+    }
+    return {**flags, "debug": shared().debug or None}
+
+
+@click.command()
+@serve_options
+@shared_options
+@click.pass_context
+def serve(ctx: click.Context, **given: Any) -> None:
+    """Serve workflows over HTTP, and advance their runs, until stopped.
+
+    Anyone who may post can have the registered tasks done, and those only: a document names tasks,
+    never code. `stepwell config` shows the settings, and where each came from. SIGTERM and Ctrl-C
+    stop it gracefully; nothing is lost either way.
+    """
+    wanted = load(flags_of(given))
+    check_safe(wanted)
+    ctx.exit(run_steps(_serve(wanted)))
+
+
+async def _serve(wanted: Settings) -> Exit:
+    console = output.stderr()
+    with (
+        Interrupts(signal.SIGINT, signal.SIGTERM, second=_die) as interrupts,
+        contextlib.redirect_stdout(sys.stderr),  # what tasks print
+        console_logging(console),
+    ):
+        load_tasks(words_of(wanted.tasks), tasks)
+        workflows = load_all(words_of(wanted.app))
+        listening = listen_on(wanted)
+        opened = await open_engine(wanted, workflows)
+        try:
+            app = app_of(wanted, opened, tasks)
+            host, port = listening.getsockname()[:2]
+            address = f"[{host}]" if ":" in host else host
+            service = app.state.stepwell
+            output.facts(
+                console,
+                [
+                    ("serving", f"http://{address}:{port}/docs"),
+                    ("store", f"{opened.engine.url} (durability: {service.durability()})"),
+                    ("tasks", ", ".join(tasks.names())),
+                    ("workflows", ", ".join(service.definitions())),
+                    ("token", "needed" if wanted.token else "none is needed"),
+                ],
+            )
+            console.print("ready", style="green")
+            await serve_until(wanted, app, listening, interrupts.asked)
+            console.print("stopping: takes up nothing more, lets steps end (again: ends at once)")
+            await opened.engine.stop(wanted.drain_seconds)
+            console.print("stopped")
+        finally:
+            listening.close()
+            await opened.engine.stop(0.0)
+    return Exit.OK
+
+
+def load_tasks(modules: Iterable[str], registry: TaskRegistry) -> None:
+    """Register the tasks of installed packages and of these modules.
+
+    A module's `@task` functions register themselves; its classes derived from `Task` are
+    registered under their names. Raises `CommandError` for a module that can't be imported.
+    """
+    for point in entry_points(group=ENTRY_POINTS):
+        try:
+            found = point.load()
+        except Exception as error:
+            raise CommandError(
+                f"the tasks {point.value!r} of an installed package can't be loaded: {error}",
+                hint="Repair or remove the package.",
+                whose="operator",
+            ) from error
+        if isinstance(found, ModuleType):
+            _register_classes(found, registry)
+        elif isinstance(found, type) and issubclass(found, Task):
+            registry.register(found, point.name)
+    for name in modules:
+        _register_classes(module_named(name), registry)
+
+
+def _register_classes(module: ModuleType, registry: TaskRegistry) -> None:
+    for found in vars(module).values():
+        own = isinstance(found, type) and found.__module__ == module.__name__
+        if own and issubclass(found, Task) and "execute" in vars(found):
+            if inspect.isabstract(found) or found.__name__.startswith("_"):
+                continue
+            try:
+                registry.register(found)
+            except (TypeError, ValueError) as error:
+                raise CommandError(
+                    f"{found.__qualname__} of {module.__name__} can't be registered: {error}",
+                    hint="A task's class is made without arguments, and has a name of its own.",
+                    whose="workflow",
+                ) from error
+
+
+def _die(_number: int) -> None:
+    """The second signal: end now. What was committed is safe; the rest is taken over."""
+    end_now(Exit.INTERRUPTED)

@@ -1,0 +1,315 @@
+"""`stepwell serve` as a process: the text's requests word for word, kills, settings, safety."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from stepwell.cli.main import cli
+
+TASKS = """
+import logging
+from pathlib import Path
+
+from stepwell.tasks import Task, TaskStatus, task
+
+logger = logging.getLogger(__name__)
+
+
+class MyCustomTask(Task):
+    def __init__(self):
+        super().__init__("my_custom_task")
+
+    async def execute(self) -> bool:
+        try:
+            self.set_status(TaskStatus.RUNNING)
+            logger.info("Running my custom task")
+            # Task implementation here
+            self.set_status(TaskStatus.SUCCEEDED)
+            return True
+        except Exception as e:
+            logger.error(f"Error in my custom task: {e}")
+            self.set_status(TaskStatus.FAILED)
+            return False
+
+
+@task("note")
+async def note(word: str) -> str:
+    with open("notes.txt", "a") as file:
+        file.write(word + "\\n")
+    return word
+
+
+@task("hang_once")
+async def hang_once() -> str:
+    import asyncio
+
+    if not Path("hung").exists():
+        Path("hung").write_text("")
+        await asyncio.sleep(3600)
+    return "at last"
+"""
+
+# The body of the text's curl command, as it stands there.
+CREATE = """{
+       "name": "sample_workflow",
+       "steps": [
+         {
+           "execution_type": "sequential",
+           "tasks": [
+             {
+               "name": "task_a",
+               "params": { "timeout": 30 }
+             },
+             {
+               "name": "task_b",
+               "params": { "retry_count": 3 }
+             }
+           ]
+         },
+         {
+           "execution_type": "parallel",
+           "tasks": [
+             {
+               "name": "task_c",
+               "params": { "priority": "high" }
+             }
+           ]
+         }
+       ]
+     }"""
+
+
+class Served:
+    """A `stepwell serve` that runs."""
+
+    def __init__(self, folder: Path, *options: str, **environment: str) -> None:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("STEPWELL", "REDIS"))}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "stepwell", "serve", "--port", "0", *options],
+            cwd=folder,
+            env={**kept, **environment, "NO_COLOR": "1", "COLUMNS": "200"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.said = ""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.said += line
+            if line.startswith("ready"):
+                break
+        found = re.search(r"serving\s+(http://\S+)/docs", self.said)
+        assert found is not None, self.said
+        self.url = found[1]
+        self.http = httpx.Client(base_url=self.url, timeout=30)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        self.http.close()
+        if self.process.poll() is None:
+            self.kill()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+
+Serve = Callable[..., Served]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Generator[Serve]:
+    (tmp_path / "shop_tasks.py").write_text(TASKS)
+    running: list[Served] = []
+
+    def start(*options: str, **environment: str) -> Served:
+        running.append(Served(tmp_path, *options, **environment))
+        return running[-1]
+
+    yield start
+    for one in running:
+        one.close()
+
+
+def test_the_requests_of_the_text(serve: Serve) -> None:
+    served = serve("--tasks", "shop_tasks")
+    headers = {"Content-Type": "application/json"}
+    answer = served.http.post("/api/workflow", content=CREATE, headers=headers)
+    assert answer.status_code == 202
+    run_id = answer.json()["workflow_id"]
+    stream = served.http.get(f"/api/workflow/{run_id}/events").text
+    assert stream.count("event: task.succeeded") == 3
+    shown = served.http.get(f"/api/workflow/{run_id}").json()
+    assert shown["status"] == "completed"
+    assert [t["status"] for s in shown["steps"] for t in s["tasks"]] == ["succeeded"] * 3
+    listed = served.http.get("/api/workflows").json()["workflows"]
+    assert [run["workflow_id"] for run in listed] == [run_id]
+    assert "/api/workflow" in served.http.get("/docs").text
+    # The text's own task, in a module of its own.
+    body = {
+        "name": "mine",
+        "steps": [{"execution_type": "sequential", "tasks": [{"name": "my_custom_task"}]}],
+    }
+    mine = served.http.post("/api/workflow?wait=20", json=body).json()
+    assert mine["steps"][0]["tasks"][0]["status"] == "succeeded"
+    served.process.send_signal(signal.SIGTERM)
+    assert served.process.wait(20) == 0
+
+
+def test_a_killed_service_goes_on_with_its_documents(serve: Serve, tmp_path: Path) -> None:
+    steps = [
+        {"name": "note", "params": {"word": "first"}},
+        {"name": "hang_once"},
+        {"name": "note", "params": {"word": "last"}},
+    ]
+    body = {"name": "long", "steps": [{"execution_type": "sequential", "tasks": steps}]}
+    first = serve("--tasks", "shop_tasks")
+    run_id = first.http.post("/api/workflow", json=body).json()["workflow_id"]
+    seen: list[str] = []
+    with first.http.stream("GET", f"/api/workflow/{run_id}/events") as stream:
+        for line in stream.iter_lines():
+            if line.startswith("id: "):
+                seen.append(line[4:])
+            if line.startswith("data: ") and '"hang_once"' in line:
+                break
+    while not (tmp_path / "hung").exists():
+        pass
+    first.kill()
+    second = serve("--tasks", "shop_tasks")
+    rest = second.http.get(f"/api/workflow/{run_id}/events", headers={"Last-Event-ID": seen[-1]})
+    kinds = re.findall(r"^event: (.*)$", rest.text, re.MULTILINE)
+    assert kinds[-1] == "run.ended"
+    assert "run.started" not in kinds
+    shown = second.http.get(f"/api/workflow/{run_id}").json()
+    assert shown["status"] == "completed"
+    assert (tmp_path / "notes.txt").read_text() == "first\nlast\n"
+
+
+def test_runs_above_the_limit_queue_and_start_by_priority(serve: Serve, tmp_path: Path) -> None:
+    served = serve("--tasks", "shop_tasks", MAX_CONCURRENT_WORKFLOWS="1")
+
+    def post(*tasks: dict[str, Any]) -> str:
+        body = {"name": "p", "steps": [{"execution_type": "sequential", "tasks": [*tasks]}]}
+        return served.http.post("/api/workflow", json=body).json()["workflow_id"]
+
+    holder = post({"name": "sleep", "params": {"seconds": 3600}})
+    runs = [
+        post({"name": "note", "params": {"word": word, "priority": word}})
+        for word in ("low", "normal", "high")
+    ]
+    shown = served.http.get("/api/workflows", params={"status": "queued"}).json()["workflows"]
+    assert len(shown) == 3
+    served.http.post(f"/api/workflow/{holder}/cancel")
+    for run_id in runs:
+        served.http.get(f"/api/workflow/{run_id}/events")
+    assert (tmp_path / "notes.txt").read_text() == "high\nnormal\nlow\n"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_redis_that_cannot_be_reached_is_replaced_by_memory_and_shouted_about(
+    serve: Serve,
+) -> None:
+    served = serve(REDIS_HOST="127.0.0.1", REDIS_PORT=str(free_port()), REDIS_PASSWORD="hush")
+    assert "redis unreachable" in served.said
+    assert "hush" not in served.said
+    health = served.http.get("/healthz")
+    assert health.headers["stepwell-durability"] == "none (degraded: redis unreachable)"
+    assert served.http.get("/readyz").json()["status"] == "degraded"
+    headers = {"Content-Type": "application/json"}
+    answer = served.http.post("/api/workflow?wait=20", content=CREATE, headers=headers)
+    assert answer.json()["status"] == "completed"
+
+
+def refused(folder: Path, *options: str, **environment: str) -> str:
+    """What is said by a service that does not start."""
+    done = subprocess.run(
+        [sys.executable, "-m", "stepwell", "serve", *options],
+        cwd=folder,
+        env={**os.environ, **environment, "NO_COLOR": "1", "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_what_is_not_started(tmp_path: Path) -> None:
+    port = str(free_port())
+    said = refused(tmp_path, REDIS_HOST="127.0.0.1", REDIS_PORT=port, STEPWELL_REQUIRE_STORE="1")
+    assert "ready" not in said
+    assert "there is no token" in refused(tmp_path, "--host", "0.0.0.0")  # noqa: S104
+    assert "names no store" in refused(tmp_path, "--port", "0", "--store", "mongo://x")
+    assert "there is no module 'nothing'" in refused(tmp_path, "--port", "0", "--tasks", "nothing")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        said = refused(tmp_path, "--port", str(taken.getsockname()[1]))
+    assert "can't listen on" in said
+
+
+def config(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: str) -> dict[str, Any]:
+    from click.testing import CliRunner
+
+    monkeypatch.chdir(folder)
+    done = CliRunner().invoke(cli, ["config", "--json", *options])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def test_config_says_where_every_value_comes_from(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text(
+        textwrap.dedent("""
+        REDIS_HOST=redis.example.com
+        REDIS_PASSWORD=p@ss word
+        MAX_CONCURRENT_WORKFLOWS=5
+        STEPWELL_PORT=1
+        """)
+    )
+    monkeypatch.setenv("MAX_CONCURRENT_WORKFLOWS", "20")
+    monkeypatch.setenv("DEBUG", "True")
+    shown = config(monkeypatch, tmp_path, "--port", "9", "--token", "hush")
+    assert shown["store"] == "redis://:********@redis.example.com:6379/0"
+    rows = {name: (row["value"], row["from"]) for name, row in shown["settings"].items()}
+    assert rows["port"] == ("9", "flag --port")
+    assert rows["max_concurrent_workflows"] == ("20", "environment MAX_CONCURRENT_WORKFLOWS")
+    assert rows["debug"] == ("True", "environment DEBUG")
+    assert rows["redis_host"] == ("redis.example.com", ".env REDIS_HOST")
+    assert rows["redis_password"] == ("********", ".env REDIS_PASSWORD")
+    assert rows["token"] == ("********", "flag --token")
+    assert rows["host"] == ("127.0.0.1", "default")
+    assert "hush" not in json.dumps(shown)
+    assert "p@ss" not in json.dumps(shown)
+
+
+def test_settings_that_make_no_sense_are_named_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from click.testing import CliRunner
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STEPWELL_PORT", "secret")
+    done = CliRunner().invoke(cli, ["config"])
+    assert done.exit_code == 2
+    assert "STEPWELL_PORT" in done.stderr
+    assert "secret" not in done.stderr
