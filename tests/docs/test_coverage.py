@@ -19,11 +19,14 @@ import stepwell
 import stepwell.errors
 import stepwell.events
 import stepwell.machine
+import stepwell.pipeline
 import stepwell.resource
 import stepwell.retry_policy
 from stepwell import Collect, Context, Engine, Workflow, catch_error, step
+from stepwell.authoring.pipeline.build import PipelineBase
 from stepwell.cli.main import cli
 from stepwell.handler import WorkflowHandler
+from stepwell.pipeline import Pipeline, PipelineResult, Step
 from stepwell.runtime import telemetry
 from stepwell.runtime.codec import TAGS
 from stepwell.runtime.views import RunInfo, WaitInfo, Why
@@ -92,8 +95,30 @@ MACHINES: list[tuple[str, str | None, Iterable[str]]] = [
     ("machine.md", "SynchronousExecutor", members(SynchronousExecutor)),
 ]
 
+PIPELINES: list[tuple[str, str | None, Iterable[str]]] = [
+    ("pipeline.md", None, stepwell.pipeline.__all__),
+    ("pipeline.md", "Pipeline", options(Pipeline.__init__)),
+    ("pipeline.md", "Pipeline", set(members(Pipeline)) - {"compiled"}),
+    ("pipeline.md", "Pipeline", members(PipelineBase)),
+    *(
+        ("pipeline.md", name, options(getattr(Pipeline, name)))
+        for name in (
+            "add_step",
+            "add_error_step",
+            "add_exit_step",
+            "add_parallel_steps",
+            "add_cond_step",
+            "run",
+        )
+    ),
+    ("pipeline.md", "Step", options(Step.__init__)),
+    ("pipeline.md", "PipelineResult", options(PipelineResult.__init__)),
+    ("pipeline.md", "PipelineContext", ["wait_for_signal", "run_child", "idempotency_key"]),
+]
+
 CASES: list[tuple[str, str | None, Iterable[str]]] = [
     *MACHINES,
+    *PIPELINES,
     ("names.md", "stepwell", stepwell.__all__),
     ("workflow.md", "Workflow", options(Workflow.__init__)),
     ("workflow.md", "run", options(Workflow.run)),
