@@ -43,6 +43,18 @@ GROUPS = {
         "recover_10000",
         "recover_10000_answered",
     ],
+    "machine": [
+        "machine_goto",
+        "machine_goto_plain",
+        "machine_resume_p50",
+        "machine_resume_p99",
+        "machine_late_p50",
+        "machine_late_p99",
+        "machine_held_memory",
+        "machine_start_waiting",
+        "machine_waiting_bytes",
+        "machine_sleep_30_days",
+    ],
 }
 """Names by module: the list can be printed, and chosen from, without importing what it measures."""
 
