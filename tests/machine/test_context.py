@@ -614,3 +614,26 @@ def test_a_field_that_later_code_adds_has_its_default(tmp_path: Path) -> None:
     assert engine.signal("go") == 1
     assert engine.runs.get(id=run.id).result == {"a": 5, "more": "later"}
     engine.stop()
+
+
+def test_a_step_may_assign_another_context(engine: WorkflowEngine) -> None:
+    @workflow("context-assigned")
+    class Machine:
+        Context = Deep
+        context: Any
+
+        @step(start=True)
+        def first(self) -> Any:
+            self.context = Deep(tags=["new"])
+            return goto(self.second)
+
+        @step()
+        def second(self) -> Any:
+            tags = self.context.tags
+            self.context = {"tags": ["odd"]}
+            return complete(tags=tags)
+
+    run = engine.start(Machine).refresh()
+    assert run.data["tags"] == ["new"]
+    assert run.status == "failed"
+    assert "step second of Machine set self.context to {'tags': ['odd']}" in str(run.error)

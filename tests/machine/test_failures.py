@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -517,3 +518,26 @@ def test_sleeping_on_is_no_retry(engine: WorkflowEngine, executor: SynchronousEx
     executor.advance(3600)
     assert (run.refresh().status, run.data["n"]) == ("completed", 10)
     assert {e.attempt for e in run.step_executions} == {1}
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_a_step_that_exits_ends_its_attempt_and_nothing_else(way: str) -> None:
+    engine = WorkflowEngine("memory://")
+
+    @workflow(f"failures-exit-{way}")
+    class Exits:
+        Context = Box
+
+        @step(start=True)
+        def begin(self) -> Any:
+            return sys.exit(3) if way == "sync" else goto(self.other)
+
+        @step()
+        async def other(self) -> Any:
+            sys.exit("bye")
+
+    run = engine.start(Exits)
+    with pytest.raises(Exception, match=r"called sys\.exit"):
+        engine.result(run.id, timeout=20)
+    assert run.refresh().status == "failed"
+    engine.stop()

@@ -132,10 +132,29 @@ class Begun:
         try:
             method = info.func.__get__(self.instance)
             if info.is_async:
-                return await method(**arguments)
-            return await self.attempt.call_sync("thread", method, arguments)
+                value = await method(**arguments)
+            else:
+                value = await self.attempt.call_sync("thread", method, arguments)
+        except SystemExit as error:  # would end the loop of the engine, and all runs with it
+            raise WorkflowRuntimeError(
+                f"step {info.name} of {self.machine.cls.__name__} called sys.exit({error.code!r}); "
+                "a step that is to end its run returns complete(...) or fail(...)"
+            ) from error
         finally:
             current_context.reset(token)
+        if self.instance.context is not self.context:
+            self._replace(self.instance.context, info)
+        return value
+
+    def _replace(self, context: object, info: StepInfo) -> None:
+        """The step has assigned another Context."""
+        if not isinstance(context, self.machine.context):
+            name = self.machine.cls.__name__
+            raise BrokenRule(
+                f"step {info.name} of {name} set self.context to {context!r:.80}, which is no "
+                f"{name}.Context"
+            )
+        self.context = context
 
     def set(self, values: Mapping[str, Any]) -> None:
         """Set those of `values` that the Context declares, checked as any other."""
