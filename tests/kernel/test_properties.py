@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections import Counter
 
 from hypothesis import HealthCheck, given, settings
@@ -15,7 +16,7 @@ from stepwell.kernel.decide import advance, decide
 from stepwell.kernel.definition import Definition
 from stepwell.kernel.inputs import Attempted, Start
 from stepwell.kernel.journal import Entry, WaitEnded, WaitOpened, WorkAdded, WorkBegun, WorkDone
-from stepwell.kernel.outcomes import Emit, Message
+from stepwell.kernel.outcomes import Emit, Goto, Message, Outcome
 from stepwell.kernel.routing import plain_way, route_message
 from stepwell.kernel.run import RUNNING, Run, evolve, finish, next_due, pending
 
@@ -130,8 +131,10 @@ def test_the_short_end_of_an_attempt_is_its_end(
     run, _ = play(definition, given)
     if run.ended is not None or run.parked is not None:
         return
-    for id in run.work:
-        outcome = Emit((Message(tag, {"n": 1}, None, kinds),))
+    goes = [Goto(step.name, Message(tag, None)) for step in definition.steps]
+    goes.append(Goto("nowhere", Message(tag, None)))
+    ends: list[Outcome] = [Emit((Message(tag, {"n": 1}, None, kinds),)), *goes]
+    for id, outcome in itertools.product(run.work, ends):
         input = Attempted(1.0, id, outcome)
         short = straight_on(definition, run, run.work[id], outcome, 1.0)
         if short is None:

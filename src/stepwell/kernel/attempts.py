@@ -7,7 +7,7 @@ to know how the body came to its outcome.
 
 from __future__ import annotations
 
-from stepwell.kernel.definition import Definition
+from stepwell.kernel.definition import Definition, StepDef
 from stepwell.kernel.ending import end_run, fail_attempt
 from stepwell.kernel.inputs import Attempted
 from stepwell.kernel.journal import (
@@ -20,7 +20,17 @@ from stepwell.kernel.journal import (
     WorkAdded,
     WorkDone,
 )
-from stepwell.kernel.outcomes import Complete, Emit, Fail, Goto, Outcome, Sleep, Spawn, WaitFor
+from stepwell.kernel.outcomes import (
+    Complete,
+    Emit,
+    Fail,
+    Goto,
+    Message,
+    Outcome,
+    Sleep,
+    Spawn,
+    WaitFor,
+)
 from stepwell.kernel.routing import (
     answer_from_inbox,
     close_streams,
@@ -84,9 +94,15 @@ def attempt_ended(d: Definition, run: Run, i: Attempted) -> Entries:
 
 
 def straight_on(d: Definition, run: Run, work: Work, outcome: Outcome, at: float) -> Entry | None:
-    """What `decide` says, after `WorkDone`, about the plainest ends of an attempt: one message that
-    one step takes one by one, that waits for the end of a stream that goes on, or that ends the
-    run. None for all others. Most are such, so whoever keeps no entries may ask here first."""
+    """What `decide` says, after `WorkDone`, about the plainest ends of an attempt: one step to go
+    to, or one message that one step takes one by one, that waits for the end of a stream that goes
+    on, or that ends the run. None for all others. Most are such, so whoever keeps no entries may
+    ask here first."""
+    if type(outcome) is Goto:
+        target = d.by_name.get(outcome.step)
+        if target is None or work.over or work.phase != RUNNING or run.steps[work.step].queue:
+            return None
+        return _added(run, work, target, outcome.message, at)
     if type(outcome) is not Emit or outcome.stream or work.over or work.phase != RUNNING:
         return None
     messages = outcome.messages
@@ -105,9 +121,8 @@ def straight_on(d: Definition, run: Run, work: Work, outcome: Outcome, at: float
         return None
     route = routes[0]
     step = route.step
-    name = step.name
-    stream = work.stream
     if route.slot >= 0:
+        stream = work.stream
         join = step.join
         if (
             not stream
@@ -118,7 +133,13 @@ def straight_on(d: Definition, run: Run, work: Work, outcome: Outcome, at: float
             or run.streams[stream].live == 1
         ):
             return None
-        return Joined(name, stream, 0, work.index, message, work.recoveries)
+        return Joined(step.name, stream, 0, work.index, message, work.recoveries)
+    return _added(run, work, step, message, at)
+
+
+def _added(run: Run, work: Work, step: StepDef, message: Message, at: float) -> WorkAdded:
+    """The work that `step` owes when `work`, which has its slot still, is done."""
+    name = step.name
     state = run.steps.get(name)
     begun = (
         state is None
@@ -127,7 +148,15 @@ def straight_on(d: Definition, run: Run, work: Work, outcome: Outcome, at: float
     )
     deadline = at + step.timeout if begun and step.timeout is not None else None
     return WorkAdded(
-        run.counter + 1, name, message, begun, at, deadline, stream, work.index, work.recoveries
+        run.counter + 1,
+        name,
+        message,
+        begun,
+        at,
+        deadline,
+        work.stream,
+        work.index,
+        work.recoveries,
     )
 
 
