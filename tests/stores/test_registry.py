@@ -9,6 +9,7 @@ import pytest
 
 from stepwell.stores import open_store
 from stepwell.stores.memory import MemoryStore
+from stepwell.stores.redis import RedisStore
 from stepwell.stores.sqlite import SQLiteStore
 
 
@@ -61,3 +62,10 @@ async def test_the_file_of_a_url_is_where_it_says(tmp_path: Path) -> None:
     await store.open()
     await store.close()
     assert os.listdir(tmp_path) == ["a?b.db"]
+
+
+def test_a_redis_url_names_a_redis_store() -> None:
+    store = open_store("redis://me:secret@db.example.com:6380/2?prefix=flows")
+    assert type(store) is RedisStore
+    assert store.url == "redis://me@db.example.com:6380/2?prefix=flows"
+    assert open_store("rediss://db.example.com").url == "rediss://db.example.com"

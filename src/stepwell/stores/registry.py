@@ -7,6 +7,8 @@ sqlite:///runs.db?durability=process
 runs.db, runs.sqlite           short for sqlite:///...
 postgresql://me@host/database  a schema of a PostgreSQL database; postgres:// is the same
 postgresql://me@host/database?schema=flows&durability=process
+redis://host:6379/0            keys of a Redis server; rediss:// with TLS
+redis://host:6379/0?prefix=flows&waitaof=1
 """
 
 from __future__ import annotations
@@ -41,6 +43,8 @@ def open_store(url: str | Store) -> Store:
         return url
     if url.startswith(("postgresql://", "postgres://")):
         return _postgres(url)
+    if url.startswith(("redis://", "rediss://")):
+        return _redis(url)
     scheme, found, rest = url.partition("://")
     if not found:
         if url.endswith(_FILE_ENDINGS):
@@ -85,6 +89,17 @@ def _postgres(url: str) -> Store:
     return PostgresStore(url)
 
 
+def _redis(url: str) -> Store:
+    try:
+        # Here and not above: redis-py comes with an extra, and takes its time to import.
+        from stepwell.stores.redis import RedisStore
+    except ImportError as error:
+        raise ValueError(
+            "a store on Redis needs redis-py: pip install 'stepwell[redis]'"
+        ) from error
+    return RedisStore(url)
+
+
 def _is_durability(word: str) -> TypeGuard[Durability]:
     return word in ("power", "process")
 
@@ -96,6 +111,6 @@ _KINDS: dict[str, Callable[[str, str, dict[str, str]], Store]] = {
 
 
 def _unknown(url: str) -> ValueError:
-    kinds = ", ".join(f"{kind}://" for kind in (*_KINDS, "postgresql"))
+    kinds = ", ".join(f"{kind}://" for kind in (*_KINDS, "postgresql", "redis"))
     url = _PASSWORD.sub(r"\1***@", url)
     return ValueError(f"{url!r} names no store; known: {kinds} or a path ending in .db or .sqlite")
