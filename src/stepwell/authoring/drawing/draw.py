@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias, get_args
 
 from stepwell.authoring.drawing import graphviz, mermaid, page, svg
 from stepwell.authoring.drawing.picture import Picture, picture
+from stepwell.authoring.drawing.pipelines import is_pipeline, pipeline_picture
 from stepwell.authoring.drawing.run import RunView
 from stepwell.authoring.drawing.states import is_machine, machine_picture
 from stepwell.authoring.machine.define import Machine
@@ -56,7 +57,8 @@ def draw(
     """
     if is_machine(definition):
         return render(machine_picture(definition, run, machine), format, run)
-    return render(picture(definition, run), format, run)
+    drawn = pipeline_picture if is_pipeline(definition) else picture
+    return render(drawn(definition, run), format, run)
 
 
 def render(drawn: Picture, format: Format, run: RunView | None = None) -> str:
