@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from stepwell.authoring.drawing.picture import Edge, Picture, event_id, picture, step_id
-from stepwell.authoring.drawing.run import OUTSIDE, RunView
+from stepwell.authoring.drawing.run import RunView
 from stepwell.authoring.machine.words import is_hidden, step_said
 from stepwell.authoring.pipeline.handlers import FAILED, GO, START
 from stepwell.kernel.definition import Definition
@@ -57,15 +57,18 @@ def pipeline_picture(definition: Definition, run: RunView | None = None) -> Pict
 
 
 def _counted(edges: list[Edge], run: RunView | None) -> list[Edge]:
-    """How often each arrow from step to step was taken, whatever went along it."""
+    """How often each arrow from step to step was taken: as often as both of them were reached. A
+    journal does not say where a step was reached from."""
     if run is None:
         return edges
-    taken: dict[tuple[str, str], int] = {}
-    for (source, _, target), count in run.visited.items():
-        way = step_id(START if source == OUTSIDE else source), step_id(target)
-        taken[way] = taken.get(way, 0) + count
+    reached = {step_id(START): 1}
+    for (_, _, target), count in run.visited.items():
+        id = step_id(target)
+        reached[id] = reached.get(id, 0) + count
     return [
-        replace(e, count=taken.get((e.source, e.target), e.count)) if e.kind == "flow" else e
+        replace(e, count=min(reached.get(e.source, 0), reached.get(e.target, 0)))
+        if e.kind == "flow"
+        else e
         for e in edges
     ]
 
@@ -78,11 +81,12 @@ def _ways(
         return [edge]
     if edge.target in seen or edge.kind in ("error", "many"):
         return []  # the parts of a group lead on
-    return [
-        way
-        for onward in after[edge.target]
-        for way in _ways(replace(edge, target=onward.target), after, seen | {edge.target})
-    ]
+    found: list[Edge] = []
+    for onward in after[edge.target]:
+        count = edge.count if onward.count is None else min(edge.count or 0, onward.count)
+        further = replace(edge, target=onward.target, count=count)
+        found += _ways(further, after, seen | {edge.target})
+    return found
 
 
 def _only_before(whole: Picture, id: str) -> set[str]:
