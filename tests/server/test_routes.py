@@ -202,6 +202,7 @@ async def test_a_stream_tells_all_of_a_run_and_goes_on_behind_a_cursor(api: Api)
         "run.ended",
     ]
     assert whole[1][2]["task"] == "second"
+    assert all(data["id"] == cursor for cursor, _, data in whole)
     for n, (cursor, _, _) in enumerate(whole[:-1]):
         rest = await events_of(api, run_id, {"Last-Event-ID": cursor})
         assert rest == whole[n + 1 :]

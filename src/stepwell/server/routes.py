@@ -167,8 +167,8 @@ def _statuses(given: list[str] | None) -> list[RunStatus] | None:
         200: {
             "description": "Server-sent events, or a line of JSON each.",
             "content": {
-                "text/event-stream": {"schema": {"type": "string"}},
-                "application/x-ndjson": {"schema": {"type": "string"}},
+                "text/event-stream": {},
+                "application/x-ndjson": {},
             },
         },
         204: {"description": "The run has ended, and all of it was seen: do not come back."},

@@ -117,9 +117,10 @@ class Reader:
         """What a piece of work is called, for those who follow the run."""
         place = self.name_of(work)
         spec = self._specs.get(str(place))
-        named: dict[str, Json] = {"task": place, "place": place, "id": None}
+        # Not "id": that of an item is its cursor.
+        named: dict[str, Json] = {"task": place, "place": place, "task_id": None}
         if spec is not None:
-            named |= {"task": spec.name, "id": spec.id}
+            named |= {"task": spec.name, "task_id": spec.id}
         return named
 
     def status_of(self, work: Work) -> str:
