@@ -111,8 +111,8 @@ def test_types_come_back_as_they_were(
     seen: list[object] = []
 
     class Holder(BaseModel):
-        held: kind
-        later: kind | None = None
+        held: kind  # pyright: ignore[reportInvalidTypeForm] - from the table
+        later: kind | None = None  # pyright: ignore[reportInvalidTypeForm]
 
     @workflow(f"context-type-{number}")
     class Machine:

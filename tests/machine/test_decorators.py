@@ -1,5 +1,7 @@
 """What is checked when a class is decorated, and what it is told."""
 
+# Wrong arguments are what is tested here.
+# pyright: reportArgumentType=false, reportCallIssue=false
 from __future__ import annotations
 
 import gc

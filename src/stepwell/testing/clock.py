@@ -144,7 +144,7 @@ class VirtualClock:
     def engine(
         self,
         store: str | Store = "memory://",
-        workflows: Iterable[Startable] = (),
+        workflows: Iterable[Startable | type] = (),
         *,
         lease: float = 86400.0,
         hooks: Hooks | None = None,
