@@ -137,6 +137,9 @@ class Attempt:
 
     def values(self) -> dict[str, Any]:
         """The run's state, by key."""
+        store = self.active.store
+        if store is not None:
+            return store.values()
         return cast("Context[Any]", self.context()).store.values()
 
     def remove(self, keys: Sequence[str]) -> None:
