@@ -42,9 +42,9 @@ from stepwell.stores.sqlite import SQLiteStore
 from stepwell.testing import VirtualClock
 from stepwell.values import utc
 
-RUNS = 5
-ACTIONS = 45
-SECONDS = 60.0
+RUNS = 4
+ACTIONS = 36
+SECONDS = 40.0
 """In which the world acts."""
 
 ROUNDS = 6
