@@ -78,7 +78,7 @@ def test_the_message_comes_first_and_the_hint_on_a_line_of_its_own(error: Stepwe
 def test_an_error_is_rebuilt_from_its_name_and_text(error: StepwellError, _text: str):
     kind = type(error)
     again = errors.rebuilt(f"{kind.__module__}.{kind.__qualname__}", str(error))
-    assert type(again) is kind
+    assert isinstance(again, kind)
     assert (str(again), again.message) == (str(error), error.message)
 
 

@@ -1,6 +1,5 @@
 """What a run that has ended still says: where it was, and what it had been told."""
 
-
 from __future__ import annotations
 
 from datetime import timedelta

@@ -109,7 +109,7 @@ async def test_a_cancelled_fire_is_called_off_and_the_schedule_goes_on(
     engine = virtual_clock.engine("memory://", [cls], lease=300.0)
     await engine.start_up()
     (info,) = await engine.schedules()
-    await engine.cancel(info.run, "not this one")
+    await engine.cancel(str(info.run), "not this one")
     await virtual_clock.advance(timedelta(hours=3, minutes=5))
     assert await fires(engine, name) == ["01-01T02:00", "01-01T03:00"]
 
@@ -222,7 +222,7 @@ async def test_nothing_fires_twice_when_the_clock_goes_back(virtual_clock: Virtu
     await virtual_clock.advance(timedelta(hours=3, minutes=10))
     virtual_clock.start -= 2 * 3600  # the clock says ten past one again
     (info,) = await engine.schedules()
-    await engine.cancel(info.run)  # 04:00; without the run there is only what others remember
+    await engine.cancel(str(info.run))  # 04:00; without the run there is only what others remember
     runs, _ = await engine.list(workflow=name, status="completed")
     await engine.store.delete([runs[0].id])  # 03:00
     await virtual_clock.advance(timedelta(hours=4))

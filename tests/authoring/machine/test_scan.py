@@ -67,7 +67,7 @@ class Flow:
 
         return mm.goto(self.ship)
 
-    def with_another_self(this) -> Any:
+    def with_another_self(this) -> Any:  # pyright: ignore[reportSelfClsParameterName]
         return goto(this.ship)
 
     def nested(self) -> Any:
