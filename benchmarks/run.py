@@ -43,6 +43,7 @@ GROUPS = {
         "recover_10000",
         "recover_10000_answered",
     ],
+    "pipeline": ["pipeline_chain_1000", "pipeline_group_1000", "pipeline_group_linear"],
     "machine": [
         "machine_goto",
         "machine_goto_plain",
