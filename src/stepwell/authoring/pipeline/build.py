@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from stepwell.authoring.pipeline.context import OWN, containers_copied
 from stepwell.authoring.pipeline.steps import (
     Branch,
+    Callee,
     ExecutionMode,
     Node,
     Parallel,
@@ -126,7 +127,7 @@ class PipelineBase:
 
     def add_step(
         self,
-        func: Callable[..., Any] | Step,
+        func: Callee,
         scope: Scope | str = Scope.NORMAL,
         name: str | None = None,
         timeout: timedelta | float | None = None,
@@ -169,7 +170,7 @@ class PipelineBase:
 
     def add_error_step(
         self,
-        func: Callable[..., Any] | Step,
+        func: Callee,
         name: str | None = None,
         timeout: timedelta | float | None = None,
         retries: int = 0,
@@ -199,7 +200,7 @@ class PipelineBase:
 
     def add_exit_step(
         self,
-        func: Callable[..., Any] | Step,
+        func: Callee,
         name: str | None = None,
         timeout: timedelta | float | None = None,
         retries: int = 0,
@@ -210,8 +211,8 @@ class PipelineBase:
 
     def add_parallel_steps(
         self,
-        steps: Sequence[Callable[..., Any] | Step] | str,
-        name: Sequence[Callable[..., Any] | Step] | str | None = None,
+        steps: Sequence[Callee] | str,
+        name: Sequence[Callee] | str | None = None,
         execution_mode: ExecutionMode | str | None = ExecutionMode.THREAD,
         scope: Scope | str = Scope.NORMAL,
         timeout: timedelta | float | None = None,
@@ -239,7 +240,7 @@ class PipelineBase:
             WorkflowConfigurationError: there is a step of one of these names.
         """
         if isinstance(steps, str):
-            steps, name = cast("Sequence[Callable[..., Any]]", name or ()), steps
+            steps, name = cast("Sequence[Callee]", name or ()), steps
         group = name if isinstance(name, str) else f"parallel_{len(self._names) + 1}"
         if "(" in group:
             raise ValueError(f"parallel group {group!r}: a name is a text without '('")
@@ -266,8 +267,8 @@ class PipelineBase:
 
     def add_cond_step(
         self,
-        on_true_steps: Sequence[Callable[..., Any] | Step] | Callable[..., Any] | None,
-        on_false_steps: Sequence[Callable[..., Any] | Step] | Callable[..., Any] | None = None,
+        on_true_steps: Sequence[Callee] | Callee | None,
+        on_false_steps: Sequence[Callee] | Callee | None = None,
         scope: Scope | str = Scope.NORMAL,
         condition: Callable[..., Any] | None = None,
         name: str | None = None,

@@ -8,10 +8,18 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 from stepwell.policy import SeedlessRetryPolicy, seconds_of
 from stepwell.values import Json
+
+
+class Compiles(Protocol):
+    """A workflow of any style, as an instance."""
+
+    def compiled(self) -> Any:
+        """Its program."""
+        ...
 
 
 class Scope(enum.StrEnum):
@@ -163,6 +171,9 @@ class Branch:
     on_true: tuple[Node, ...]
     on_false: tuple[Node, ...]
 
+
+Callee: TypeAlias = Callable[..., Any] | Compiles | Step
+"""What can be made a step of: a function, a workflow, or one that is made already."""
 
 Node: TypeAlias = Step | Parallel | Branch
 """One element of a scope."""
