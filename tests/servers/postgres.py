@@ -2,7 +2,7 @@
 
 One is started for each process of pytest that needs it, the first time it does. `fsync` is off:
 what these tests kill is a process, never the machine. Where PostgreSQL is not installed the tests
-that need it are skipped, and fail when CI=1 says that nothing may be left out.
+that need it are skipped, and fail when CI=1 (or true) says that nothing may be left out.
 """
 
 from __future__ import annotations
@@ -130,11 +130,11 @@ def _has_user(name: str) -> bool:
 
 
 def begin(*, fsync: bool = False) -> PostgresServer:
-    """A running server; skips, or fails when CI=1, where PostgreSQL is not installed."""
+    """A running server; skips, or fails when CI=1 (or true), where PostgreSQL is not installed."""
     bin = programs()
     if bin is None:
         missing = "PostgreSQL is not installed (Debian: apt-get install postgresql)"
-        if os.environ.get("CI") == "1":
+        if os.environ.get("CI", "") in ("1", "true"):
             pytest.fail(missing)
         pytest.skip(missing)
     return PostgresServer(bin, fsync=fsync)
