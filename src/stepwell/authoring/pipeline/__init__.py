@@ -6,6 +6,8 @@
     compile.py    a pipeline as a program
     serializer.py how its values are written down
     handlers.py   what each kind of step does
+    groups.py     steps side by side
+    failures.py   where failures lead
 
 They compile to the same `Definition` as every other style; the data is the run's state.
 """

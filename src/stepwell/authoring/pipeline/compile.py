@@ -11,17 +11,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from stepwell.authoring.pipeline.build import PipelineBase
+from stepwell.authoring.pipeline.failures import FailedHandler, OwnErrorHandler
+from stepwell.authoring.pipeline.groups import JoinHandler, MemberHandler, OpenHandler
 from stepwell.authoring.pipeline.handlers import (
     FAILED,
     GO,
     RESULT,
     START,
     BranchHandler,
-    FailedHandler,
-    JoinHandler,
-    MemberHandler,
-    OpenHandler,
-    OwnErrorHandler,
     Place,
     StartHandler,
     StepHandler,

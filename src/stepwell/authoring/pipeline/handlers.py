@@ -3,7 +3,6 @@ something, put what changed into the run's state, and say where to go next."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from inspect import isawaitable
@@ -24,8 +23,6 @@ from stepwell.errors import WorkflowRuntimeError
 from stepwell.kernel.outcomes import Complete, Emit, Fail, Failure, Goto, Message, Outcome
 from stepwell.policy import SeedlessRetryPolicy, next_delay
 from stepwell.values import ErrorInfo
-
-logger = logging.getLogger("stepwell")
 
 START = "(start)"
 """The hidden step that puts the fields of a start by name into the context; its message's tag."""
@@ -267,104 +264,6 @@ class StepHandler(PipelineHandler):
         return self.go(owner, attempt, self.place.after)
 
 
-class MemberHandler(PipelineHandler):
-    """Calls a step of a parallel group: what it gives goes to the group's join."""
-
-    __slots__ = ()
-
-    def __init__(
-        self, pipeline: PipelineBase, place: Place, policy: SeedlessRetryPolicy | None
-    ) -> None:
-        super().__init__(pipeline, place)
-        self.policy = policy
-
-    async def body(
-        self, owner: PipelineBase, message: Message, attempt: PipelineAttempt
-    ) -> Outcome:
-        """Call it; nothing is kept before all of the group are there."""
-        step = self.place.step or member_of(self.place, message)
-        began = attempt.now()
-        ctx = self.context(owner, attempt)
-        result = await self.call(step, owner, ctx, attempt)
-        changed, deleted = ctx.changes()
-        note(owner, attempt, step.name, result, began)
-        payload = {"step": step.name, "result": result, "set": changed, "deleted": deleted}
-        return Emit((Message(part_of(cast(Parallel, self.place.group)), payload),))
-
-
-class OpenHandler(PipelineHandler):
-    """Begins the steps of a parallel group."""
-
-    __slots__ = ("members",)
-
-    def __init__(self, pipeline: PipelineBase, place: Place, members: tuple[str, ...]) -> None:
-        super().__init__(pipeline, place)
-        self.members = members
-
-    async def body(
-        self, owner: PipelineBase, message: Message, attempt: PipelineAttempt
-    ) -> Outcome:
-        """One message for each of them, which says which of the group it is for."""
-        messages = (Message(GO, n, name) for n, name in enumerate(self.members))
-        return Emit(tuple(messages), stream=True)
-
-
-class JoinHandler(PipelineHandler):
-    """Brings the results of a parallel group together."""
-
-    __slots__ = ()
-
-    def begin(
-        self, owner: object, message: Message | tuple[Message, ...], attempt: StepAttempt
-    ) -> Coroutine[Any, Any, object]:
-        """The body, with all the parts."""
-        parts = cast("tuple[Message, ...]", message)
-        return self.join(cast(PipelineBase, owner), parts, cast(PipelineAttempt, attempt))
-
-    async def join(
-        self, owner: PipelineBase, parts: tuple[Message, ...], attempt: PipelineAttempt
-    ) -> Outcome:
-        """Merge their changes and keep their results, or fail with all that failed."""
-        group = cast(Parallel, self.place.group)
-        given = [cast("Mapping[str, Any]", part.payload) for part in parts]
-        failed = [one for one in given if one.get("failed")]
-        if failed:
-            record = record_of(owner, attempt.run_id)
-            raise _group_error(group, failed, record)
-        values = attempt.values()
-        merged: dict[str, Any] = {}
-        writer: dict[str, str] = {}
-        gone: list[str] = []
-        results: list[Any] = []
-        for one in given:
-            name = str(one["step"])
-            results.append(one["result"])
-            given_set = dict(cast("Mapping[str, Any]", one["set"]))
-            if one["result"] is not None:
-                given_set[name] = one["result"]
-            for key, value in given_set.items():
-                if key in writer and key in owner.reducers:
-                    merged[key] = owner.reducers[key](merged[key], value)
-                elif key in writer:
-                    raise WorkflowRuntimeError(
-                        f"steps {writer[key]!r} and {name!r} of the parallel group "
-                        f"{group.name!r} both set ctx[{key!r}]; set different keys, or say how to "
-                        f"join them: Pipeline(reducers={{{key!r}: ...}})"
-                    )
-                else:
-                    merged[key] = value
-                writer[key] = name
-            gone += [key for key in cast("list[str]", one["deleted"]) if key in values]
-        merged[group.name] = results
-        if gone:
-            attempt.remove(gone)
-        attempt.put(merged)
-        record = record_of(owner, attempt.run_id)
-        if record is not None:
-            record.results[group.name] = results
-        return self.go(owner, attempt, self.place.after)
-
-
 class BranchHandler(PipelineHandler):
     """Chooses one of two ways."""
 
@@ -409,97 +308,6 @@ class StartHandler(PipelineHandler):
         named = {key: value for key, value in given.items() if not key.startswith("(")}
         attempt.put(owner.beginning(named))
         return self.go(owner, attempt, self.place.after)
-
-
-class FailedHandler(PipelineHandler):
-    """Notes that a step failed for good, and says what now."""
-
-    __slots__ = ("places",)
-
-    def __init__(self, pipeline: PipelineBase, places: Mapping[str, Place]) -> None:
-        super().__init__(pipeline, Place(Scope.NORMAL, None))
-        self.places = places
-
-    async def body(
-        self, owner: PipelineBase, message: Message, attempt: PipelineAttempt
-    ) -> Outcome:
-        """To the step's own error step, if it has one; or see `after_failure`."""
-        failure = cast(Failure, message.payload)
-        place = self.places[failure.step]
-        if place.group is not None and failure.step == shared_name(place.group):
-            place = replace(place, step=member_of(place, cast(Message, failure.input)))
-        step = place.step
-        name = failure.step if step is None else step.name
-        if step is None and place.group is not None:
-            name = place.group.name
-        info = failure.error
-        record = record_of(owner, attempt.run_id)
-        if record is not None:
-            record.errors[name] = TypeRegistry(()).exception(info)
-        own = dict(cast("Mapping[str, Any]", attempt.values().get(OWN) or {}))
-        noted: dict[str, Any] = {
-            "scope": place.scope.value,
-            "step": name,
-            "type": info.type,
-            "message": info.message,
-            "attempts": failure.attempts,
-            "elapsed": failure.elapsed,
-        }
-        if step is not None and place.waits_for_all and not step.cont_on_err:
-            noted["part"] = True  # its group will say so
-        own["failures"] = [*cast("list[Any]", own.get("failures") or []), noted]
-        attempt.put({OWN: own})
-        level = logging.INFO  # it is raised, or its error steps deal with it
-        if place.scope is not Scope.NORMAL:
-            level = logging.ERROR
-        elif step is not None and step.cont_on_err:
-            level = logging.WARNING
-        logger.log(
-            level,
-            "pipeline %s, run %s: %s step %r failed: %s: %s",
-            owner.name,
-            attempt.run_id,
-            place.scope.value,
-            name,
-            info.type.rpartition(".")[2],
-            info.message,
-        )
-        handler = owner.handlers_of.get(name)
-        if handler is not None:
-            return Goto(handler.name, Message(GO, None))
-        covered = next((c for c, by in owner.handlers_of.items() if by is step), None)
-        if covered is None:
-            return self.after_failure(owner, attempt, place, name)
-        # The error step of one step failed: what it was for has not been dealt with.
-        at = place_of(self.places, covered)
-        if cast(Step, at.step).cont_on_err:
-            return self.after_failure(owner, attempt, replace(place, scope=Scope.NORMAL), name)
-        return self.after_failure(owner, attempt, at, covered)
-
-
-class OwnErrorHandler(PipelineHandler):
-    """The error step of one step: afterwards the run goes on, or fails, as without it."""
-
-    __slots__ = ("covered",)
-
-    def __init__(self, pipeline: PipelineBase, place: Place, covered: Place) -> None:
-        super().__init__(pipeline, place)
-        self.covered = covered
-
-    async def body(
-        self, owner: PipelineBase, message: Message, attempt: PipelineAttempt
-    ) -> Outcome:
-        """Call it; then do what the failed step would have led to."""
-        step = cast(Step, self.place.step)
-        began = attempt.now()
-        ctx = self.context(owner, attempt)
-        result = await self.call(step, owner, ctx, attempt)
-        if result is not None:
-            ctx[step.name] = result
-        keep(owner, ctx, attempt)
-        note(owner, attempt, step.name, result, began)
-        covered = cast(Step, self.covered.step)
-        return self.after_failure(owner, attempt, self.covered, covered.name)
 
 
 def member_of(place: Place, message: Message) -> Step:
@@ -578,18 +386,3 @@ def shown_failures(
         shown[f"{one['scope']}_error"] = {"step": one["step"], "error": live}
         shown["error_message"] = str(live)
     return {key: value for key, value in shown.items() if key not in taken}
-
-
-def _group_error(
-    group: Parallel, failed: list[Mapping[str, Any]], record: Record | None
-) -> ExceptionGroup[Exception]:
-    errors: list[Exception] = []
-    for one in failed:
-        live = None if record is None else record.errors.get(str(one["step"]))
-        if not isinstance(live, Exception):
-            info = ErrorInfo(str(one["type"]), str(one["message"]))
-            made = TypeRegistry(()).exception(info)
-            live = made if isinstance(made, Exception) else RuntimeError(str(made))
-        errors.append(live)
-    names = ", ".join(str(one["step"]) for one in failed)
-    return ExceptionGroup(f"steps of the parallel group {group.name!r} failed: {names}", errors)
