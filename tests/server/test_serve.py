@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
 from stepwell.cli.main import cli
 
@@ -267,8 +268,6 @@ def test_what_is_not_started(tmp_path: Path) -> None:
 
 
 def config(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: str) -> dict[str, Any]:
-    from click.testing import CliRunner
-
     monkeypatch.chdir(folder)
     done = CliRunner().invoke(cli, ["config", "--json", *options])
     assert done.exit_code == 0, done.output
@@ -305,11 +304,66 @@ def test_config_says_where_every_value_comes_from(
 def test_settings_that_make_no_sense_are_named_and_not_shown(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from click.testing import CliRunner
-
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STEPWELL_PORT", "secret")
     done = CliRunner().invoke(cli, ["config"])
     assert done.exit_code == 2
     assert "STEPWELL_PORT" in done.stderr
     assert "secret" not in done.stderr
+
+
+def said_by(served: Served, *args: str, code: int = 0) -> str:
+    """What a command says that asks the service."""
+    done = subprocess.run(
+        [sys.executable, "-m", "stepwell", *args],
+        env={**os.environ, "STEPWELL_SERVER": served.url, "NO_COLOR": "1", "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+def test_commands_ask_a_service(serve: Serve, tmp_path: Path) -> None:
+    served = serve("--tasks", "shop_tasks")
+    flow = tmp_path / "flow.json"
+    flow.write_text(CREATE)
+    result = json.loads(said_by(served, "run", str(flow)))
+    assert result["steps.1.task_c"] == {"task": "task_c", "params": {}}
+    listed = json.loads(said_by(served, "ls", "--json"))["runs"]
+    assert [run["correlation"] for run in listed] == ["sample_workflow"]
+    run_id = listed[0]["id"]
+    assert "steps.0.task_a" in said_by(served, "show", run_id[:16])
+    assert "completed" in said_by(served, "why", run_id)
+    assert "completed" in said_by(served, "logs", "-f", run_id)
+    assert "has ended already" in said_by(served, "cancel", run_id, code=1)
+    flow.write_text(json.dumps({"name": "x", "steps": []}))
+    assert "steps: " in said_by(served, "run", str(flow), code=2)
+    assert "There is no run" in said_by(served, "show", "zzz", code=3)
+    slow = {"execution_type": "sequential", "tasks": [{"name": "sleep", "params": {"seconds": 99}}]}
+    flow.write_text(json.dumps({"name": "slow", "steps": [slow]}))
+    slow_id = said_by(served, "run", str(flow), "--detach").strip()
+    assert "is kept for" in said_by(served, "signal", slow_id, "Hello", "{}")
+    assert "asks nothing" in said_by(served, "answer", slow_id, "yes", code=3)
+    said_by(served, "cancel", slow_id)
+    served.kill()
+    assert "can't be reached" in said_by(served, "ls", code=4)
+
+
+def test_a_document_is_run_in_memory_and_in_a_store(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("flow.json").write_text(CREATE)
+    for options in ([], ["--store", "sqlite:///runs.db"]):
+        done = CliRunner().invoke(cli, ["run", "flow.json", "-q", *options])
+        assert done.exit_code == 0, done.stderr
+        assert json.loads(done.stdout)["steps.0.task_b"]["status"] == "succeeded"
+    Path("flow.json").write_text("{")
+    done = CliRunner().invoke(cli, ["run", "flow.json"])
+    assert (done.exit_code, "is no JSON" in done.stderr) == (2, True)
+    done = CliRunner().invoke(cli, ["run", "nothing.yaml"])
+    assert (done.exit_code, "can't be read" in done.stderr) == (2, True)

@@ -166,14 +166,18 @@ def load(
         Traceback (most recent call last):
         stepwell.errors.DocumentError: steps[0].tasks[0].name: unknown task "x"; known: ...
     """
-    data = source if isinstance(source, Mapping) else _read(Path(source))
+    data = source if isinstance(source, Mapping) else read_file(Path(source))
     return parse(data, registry or tasks)
 
 
-def _read(path: Path) -> Any:
+def read_file(path: Path) -> Any:
+    """What a JSON or YAML file holds; nothing is checked. Raises `DocumentError`, `OSError`."""
     if path.stat().st_size > MAX_BYTES:
         raise DocumentError([f"{path}: a document has at most {MAX_BYTES} bytes"])
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DocumentError([f"{path} is not UTF-8 text: {error.reason}"]) from error
     if path.suffix.lower() not in (".yaml", ".yml"):
         try:
             return json.loads(text)

@@ -12,7 +12,7 @@ from stepwell.cli.engines import find_run, looking, run_async
 from stepwell.cli.errors import CommandError
 from stepwell.cli.inputs import input_of
 from stepwell.cli.load import load_all
-from stepwell.cli.options import app_option, settings, shared_options, store_option
+from stepwell.cli.options import app_option, server_option, settings, shared_options, store_option
 from stepwell.errors import WorkflowRuntimeError
 from stepwell.runtime.engine import Engine
 from stepwell.runtime.handler import WorkflowHandler
@@ -43,6 +43,7 @@ def _need_code(engine: Engine, info: RunInfo) -> None:
 @click.option("--id", "new_id", metavar="ID", help="The new run's id; made when left out.")
 @app_option
 @store_option
+@server_option
 @shared_options
 def retry(run: str, new_id: str | None, app: tuple[str, ...], store: str) -> None:
     """Try a failed RUN again from the step that failed it, as a new run.
@@ -77,6 +78,7 @@ async def _retry(given: str, new_id: str | None, app: tuple[str, ...], url: str)
 @click.option("--id", "new_id", metavar="ID", help="The copy's id; made when left out.")
 @app_option
 @store_option
+@server_option
 @shared_options
 def fork(
     run: str,
@@ -138,6 +140,9 @@ async def _made(
         return
     output.stdout().print(made.id)
     console = output.stderr()
+    if settings().server is not None:
+        console.print(f"a copy of {info.id}", style="dim", soft_wrap=True)
+        return
     console.print(f"a copy of {info.id}; a worker takes it up:", style="dim", soft_wrap=True)
     command = f"stepwell worker {' '.join(app) or target_of(info)} --store {url}"
     console.print(f"  {command}", style="dim", soft_wrap=True)

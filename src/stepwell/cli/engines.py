@@ -15,17 +15,20 @@ from collections.abc import AsyncGenerator, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import click
 
 from stepwell.cli.errors import CommandError, NoStore
-from stepwell.cli.options import Exit
+from stepwell.cli.options import Exit, settings
 from stepwell.errors import RunNotFound
 from stepwell.runtime.engine import Engine, Startable
 from stepwell.runtime.views import RunInfo
-from stepwell.stores.base import RunFilter, Store
+from stepwell.stores.base import Store
 from stepwell.stores.registry import open_store
+
+if TYPE_CHECKING:
+    from stepwell.client import Client
 
 T = TypeVar("T")
 
@@ -111,9 +114,25 @@ def existing_store(url: str) -> Store:
 
 @asynccontextmanager
 async def looking(url: str, workflows: Iterable[Startable] = ()) -> AsyncGenerator[Engine]:
-    """An engine on an existing store that advances nothing."""
+    """An engine on an existing store that advances nothing; or a service, with `--server`."""
+    server = settings().server
+    if server is not None:
+        async with _client(server) as client:
+            # All that these commands ask of an engine, a client answers in the same way.
+            yield cast(Engine, client)
+        return
     async with Engine(existing_store(url), workflows, name="cli", worker=False) as engine:
         yield engine
+
+
+def _client(url: str) -> Client:
+    try:
+        from stepwell.client import Client  # an extra
+    except ModuleNotFoundError as error:
+        raise CommandError(
+            f"--server needs {error.name}", hint="pip install 'stepwell[client]'", whose="operator"
+        ) from None
+    return Client(url, token=os.environ.get("STEPWELL_TOKEN") or None)
 
 
 async def find_run(engine: Engine, given: str) -> RunInfo:
@@ -148,9 +167,8 @@ async def _ids(engine: Engine) -> list[str]:
     ids: list[str] = []
     cursor = None
     while len(ids) < _SEARCHED:
-        page = await engine.store.list(RunFilter(limit=1000, after=cursor))
-        ids += [row.id for row in page.rows]
-        cursor = page.cursor
+        infos, cursor = await engine.list(limit=1000, after=cursor)
+        ids += [info.id for info in infos]
         if cursor is None:
             break
     return ids

@@ -9,7 +9,7 @@ import click
 from stepwell.cli import output
 from stepwell.cli.engines import find_run, looking, run_async, workflow_named
 from stepwell.cli.errors import CommandError
-from stepwell.cli.options import Moment, settings, shared_options, store_option
+from stepwell.cli.options import Moment, server_option, settings, shared_options, store_option
 from stepwell.cli.waits import told
 from stepwell.runtime.views import RunInfo
 from stepwell.values import RunStatus
@@ -33,6 +33,7 @@ _STATUSES = [status.value for status in RunStatus]
 @click.option("-n", "--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
 @click.option("--after", metavar="CURSOR", help="The next page: what the last one ended with.")
 @store_option
+@server_option
 @shared_options
 def ls(
     workflow: str | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import click
@@ -13,7 +14,7 @@ from stepwell.cli import output
 from stepwell.cli.engines import find_run, looking, run_async
 from stepwell.cli.history import Batch, History, Work, batches_of
 from stepwell.cli.narrative import error, message
-from stepwell.cli.options import settings, shared_options, store_option
+from stepwell.cli.options import server_option, settings, shared_options, store_option
 from stepwell.cli.waits import asked
 from stepwell.kernel.journal import (
     AttemptExpired,
@@ -55,6 +56,7 @@ _STYLES = {
 @click.option("--events", is_flag=True, help="Only what the run publishes, asks and ends with.")
 @click.option("--after", type=int, default=0, metavar="ROW", help="Leave out rows up to this one.")
 @store_option
+@server_option
 @shared_options
 def logs(run: str, follow: bool, events: bool, after: int, store: str) -> None:
     """Tell what RUN did: steps, attempts, events, questions, its end.
@@ -83,7 +85,10 @@ async def _logs(given: str, follow: bool, events: bool, after: int, url: str) ->
 
 async def _news(engine: Engine, run_id: str) -> None:
     """Return when there may be more. Raises `RunNotFound` when the run was deleted meanwhile."""
-    await engine.store.changed(_POLL)
+    if settings().server is None:
+        await engine.store.changed(_POLL)
+    else:
+        await asyncio.sleep(_POLL)
     await engine.get(run_id)
 
 

@@ -41,6 +41,7 @@ class Settings:
     json: bool = False
     debug: bool = False
     no_color: bool = False
+    server: str | None = None
 
 
 def remember(ctx: click.Context) -> Settings:
@@ -83,6 +84,24 @@ def store_option(command: F) -> F:
         metavar="URL",
         help="Where the runs are kept.",
     )(command)
+
+
+def server_option(command: F) -> F:
+    """`--server` of commands that can ask a service instead of a store."""
+    return click.option(
+        "--server",
+        envvar="STEPWELL_SERVER",
+        show_envvar=True,
+        metavar="URL",
+        expose_value=False,
+        callback=_set_server,
+        help="Ask this service instead of a store; STEPWELL_TOKEN is its token.",
+    )(command)
+
+
+def _set_server(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+    if value:
+        remember(ctx).server = value
 
 
 def app_option(command: F) -> F:

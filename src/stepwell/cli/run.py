@@ -17,16 +17,18 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 
+from stepwell.authoring.document_run import Documents
 from stepwell.authoring.program import Program
 from stepwell.cli import output
 from stepwell.cli.asking import Asker
-from stepwell.cli.engines import end_now, run_steps, store_at
+from stepwell.cli.documents import document_in, is_document, posted
+from stepwell.cli.engines import end_now, run_async, run_steps, store_at
 from stepwell.cli.errors import CommandError
 from stepwell.cli.inputs import input_of
 from stepwell.cli.interrupts import Interrupts
 from stepwell.cli.load import load_one
 from stepwell.cli.logs_handler import console_logging
-from stepwell.cli.options import Duration, Exit, settings, shared_options
+from stepwell.cli.options import Duration, Exit, server_option, settings, shared_options
 from stepwell.cli.progress import Lines, Picture, Progress
 from stepwell.cli.running import Ended, InMemory, Kept, Watched, complaints, place_of
 from stepwell.cli.view import View
@@ -47,7 +49,7 @@ _CANCEL_GRACE = 10.0
 
 
 @click.command()
-@click.argument("workflow", metavar="MODULE:WORKFLOW")
+@click.argument("workflow", metavar="MODULE:WORKFLOW|FILE")
 @click.option(
     "--input", "given", metavar="JSON|@FILE", help="The start event's fields: JSON, @file, @-."
 )
@@ -74,6 +76,8 @@ _CANCEL_GRACE = 10.0
 @click.option("--detach", is_flag=True, help="Only start it, and leave it to workers.")
 @click.option("--timeout-wait", type=Duration(), metavar="TIME", help="Wait no longer than this.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("--tasks", multiple=True, metavar="MODULE", help="Tasks for a document.")
+@server_option
 @shared_options
 @click.pass_context
 def run(
@@ -89,15 +93,31 @@ def run(
     detach: bool,
     timeout_wait: float | None,
     quiet: bool,
+    tasks: tuple[str, ...],
 ) -> None:
     """Run a workflow and print its result as JSON.
 
-    MODULE:WORKFLOW names a class, or an instance, in a module of yours. Without --store the run
-    lives in this process and survives nothing. With it every step is kept; while this command
-    waits, it is a worker for the workflow.
+    MODULE:WORKFLOW names a class, or an instance, in a module of yours; FILE a document (.json,
+    .yaml). With --server a service runs the document, or the workflow of that name. Without
+    --store the run lives in this process and survives nothing. With it every step is kept; while
+    this command waits, it is a worker for the workflow.
 
     Progress goes to standard error, and so does what the steps print.
     """
+    if settings().server is not None:
+        if run_id is not None or correlation is not None:
+            raise click.UsageError("a service gives ids and correlations itself")
+        fields_given = input_of(given, fields)
+        work = posted(
+            workflow,
+            fields_given,
+            key=key,
+            priority=priority,
+            detach=detach,
+            timeout=timeout_wait,
+            quiet=quiet,
+        )
+        ctx.exit(run_async(work))
     if store is not None and store.startswith("memory:"):
         store = None
     kept = (("--key", key), ("--correlation", correlation), ("--detach", detach))
@@ -114,6 +134,7 @@ def run(
         priority,
         timeout_wait,
         quiet,
+        tasks,
     )
     ctx.exit(run_steps(start.detached() if detach else start.watched()))
 
@@ -132,6 +153,7 @@ class Start:
         priority: int,
         timeout: float | None,
         quiet: bool,
+        tasks: tuple[str, ...] = (),
     ) -> None:
         self.target = target
         self.store = store
@@ -141,9 +163,18 @@ class Start:
         self.priority = priority
         self.timeout = timeout
         self.quiet = quiet
-        self.workflow: Startable = load_one(target)
-        self.program: Program = self.workflow.compiled()
-        self.message: Message = self._message(fields)
+        self.workflow: Startable
+        if is_document(target):
+            document = document_in(target, tasks)
+            documents = self.workflow = Documents()
+            self.program: Program = documents.compiled()
+            self.message: Message = documents.message(document, fields)
+            self.correlation = correlation or document.name
+            self.priority = priority or document.priority()
+        else:
+            self.workflow = load_one(target)
+            self.program = self.workflow.compiled()
+            self.message = self._message(fields)
         self.console: Console = output.stderr()
         self.out = sys.stdout  # while the run lasts, what its steps print goes elsewhere
 
@@ -221,7 +252,10 @@ class Start:
         if self.store is None:
             self._note(f"run {self.run_id} of {self.name}")
             self._note("in memory (survives nothing)")
-            local = run_local(self.program, self.workflow, [self.message], run_id=self.run_id)
+            program, owner = self.program, cast(object, self.workflow)
+            if program.variant is not None:
+                program, owner = program.variant(self.message)
+            local = run_local(program, owner, [self.message], run_id=self.run_id)
             yield InMemory(local), None
             return
         async with Engine(store_at(self.store), [self.workflow]) as engine:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import signal
 import sys
-from collections.abc import Iterable
-from importlib.metadata import entry_points
-from types import ModuleType
 from typing import Any, cast
 
 import click
 
-from stepwell.authoring.tasks import Task, TaskRegistry, tasks
+from stepwell.authoring.tasks import tasks
 from stepwell.cli import output
+from stepwell.cli.documents import load_tasks
 from stepwell.cli.engines import end_now, run_steps
-from stepwell.cli.errors import CommandError
 from stepwell.cli.interrupts import Interrupts
-from stepwell.cli.load import load_all, module_named
+from stepwell.cli.load import load_all
 from stepwell.cli.logs_handler import console_logging
 from stepwell.cli.options import Duration, Exit, shared_options
 from stepwell.cli.options import settings as shared
@@ -32,9 +28,6 @@ from stepwell.server.serving import (
     serve as serve_until,
 )
 from stepwell.server.settings import Settings, load, words_of
-
-ENTRY_POINTS = "stepwell.tasks"
-"""The group of entry points under which installed packages offer tasks."""
 
 
 def serve_options(command: Any) -> Any:
@@ -136,45 +129,6 @@ async def _serve(wanted: Settings) -> Exit:
             listening.close()
             await opened.engine.stop(0.0)
     return Exit.OK
-
-
-def load_tasks(modules: Iterable[str], registry: TaskRegistry) -> None:
-    """Register the tasks of installed packages and of these modules.
-
-    A module's `@task` functions register themselves; its classes derived from `Task` are
-    registered under their names. Raises `CommandError` for a module that can't be imported.
-    """
-    for point in entry_points(group=ENTRY_POINTS):
-        try:
-            found = point.load()
-        except Exception as error:
-            raise CommandError(
-                f"the tasks {point.value!r} of an installed package can't be loaded: {error}",
-                hint="Repair or remove the package.",
-                whose="operator",
-            ) from error
-        if isinstance(found, ModuleType):
-            _register_classes(found, registry)
-        elif isinstance(found, type) and issubclass(found, Task):
-            registry.register(found, point.name)
-    for name in modules:
-        _register_classes(module_named(name), registry)
-
-
-def _register_classes(module: ModuleType, registry: TaskRegistry) -> None:
-    for found in vars(module).values():
-        own = isinstance(found, type) and found.__module__ == module.__name__
-        if own and issubclass(found, Task) and "execute" in vars(found):
-            if inspect.isabstract(found) or found.__name__.startswith("_"):
-                continue
-            try:
-                registry.register(found)
-            except (TypeError, ValueError) as error:
-                raise CommandError(
-                    f"{found.__qualname__} of {module.__name__} can't be registered: {error}",
-                    hint="A task's class is made without arguments, and has a name of its own.",
-                    whose="workflow",
-                ) from error
 
 
 def _die(_number: int) -> None:

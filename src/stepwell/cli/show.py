@@ -17,7 +17,7 @@ from stepwell.cli import output
 from stepwell.cli.engines import find_run, looking, run_async
 from stepwell.cli.history import Batch, History, Work, batches_of, by_step, history_of
 from stepwell.cli.narrative import told
-from stepwell.cli.options import settings, shared_options, store_option
+from stepwell.cli.options import server_option, settings, shared_options, store_option
 from stepwell.cli.waits import how_to_retry, print_waits, wait_json
 from stepwell.kernel.journal import Entry
 from stepwell.kernel.outcomes import Message
@@ -33,6 +33,7 @@ _EACH = 5
 @click.option("--journal", is_flag=True, help="Also what was decided, entry by entry.")
 @click.option("--all", "each", is_flag=True, help="Every piece of work, however many.")
 @store_option
+@server_option
 @shared_options
 def show(run: str, journal: bool, each: bool, store: str) -> None:
     """Show RUN: its steps with attempts and times, what it waits for, how it ended.

@@ -12,7 +12,14 @@ from stepwell.cli.asking import fields_of
 from stepwell.cli.engines import find_run, looking, run_async
 from stepwell.cli.errors import CommandError
 from stepwell.cli.load import load_all
-from stepwell.cli.options import Exit, app_option, settings, shared_options, store_option
+from stepwell.cli.options import (
+    Exit,
+    app_option,
+    server_option,
+    settings,
+    shared_options,
+    store_option,
+)
 from stepwell.cli.waits import asked
 from stepwell.runtime.engine import Engine
 from stepwell.runtime.machine.signals import check_payload, live_ids
@@ -55,6 +62,7 @@ async def _who_moves(engine: Engine, info: RunInfo) -> str:
 @click.option("--dedupe", metavar="WORD", help="A second signal with this word does nothing.")
 @app_option
 @store_option
+@server_option
 @shared_options
 def signal(
     words: tuple[str, ...],
@@ -173,6 +181,7 @@ def _object(text: str | None) -> dict[str, Any]:
 @click.argument("words", nargs=-1, required=True, metavar="[QUESTION] VALUE")
 @app_option
 @store_option
+@server_option
 @shared_options
 def answer(run: str, words: tuple[str, ...], app: tuple[str, ...], store: str) -> None:
     """Answer a question that RUN asks.
@@ -235,6 +244,7 @@ def _chosen(info: RunInfo, asking: list[WaitInfo], question: str | None) -> Wait
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @click.option("--reason", default="", metavar="TEXT", help="Kept with the run.")
 @store_option
+@server_option
 @shared_options
 def cancel(runs: tuple[str, ...], reason: str, store: str) -> None:
     """Cancel runs, and their children.
@@ -266,6 +276,7 @@ async def _cancel(given: tuple[str, ...], reason: str, url: str) -> None:
 @click.command()
 @click.argument("run")
 @store_option
+@server_option
 @shared_options
 def resume(run: str, store: str) -> None:
     """Let a parked run go on, after what stopped it was put right."""

@@ -14,7 +14,7 @@ from rich.text import Text
 from stepwell.authoring.machine.body import MOVED
 from stepwell.authoring.machine.words import step_said, wanted
 from stepwell.cli import output
-from stepwell.cli.options import DEFAULT_STORE
+from stepwell.cli.options import DEFAULT_STORE, settings
 from stepwell.runtime.views import RunInfo, WaitInfo
 from stepwell.values import Json, RunStatus
 
@@ -76,7 +76,11 @@ def told(wait: WaitInfo) -> str:
 
 
 def at_store(store: str) -> str:
-    """The option that names the store, for a command to be copied; "" when it is found without."""
+    """The option that names the store, or the service, for a command to be copied; "" when it is
+    found without."""
+    server = settings().server
+    if server is not None:
+        return "" if server == os.environ.get("STEPWELL_SERVER") else f" --server {server}"
     found = os.environ.get("STEPWELL_STORE") or DEFAULT_STORE
     return "" if store == found else f" --store {shlex.quote(store)}"
 

@@ -8,7 +8,7 @@ from rich.text import Text
 from stepwell.cli import output
 from stepwell.cli.engines import find_run, looking, run_async
 from stepwell.cli.load import load_all
-from stepwell.cli.options import app_option, settings, shared_options, store_option
+from stepwell.cli.options import app_option, server_option, settings, shared_options, store_option
 from stepwell.cli.waits import how_to_retry, print_waits, wait_json
 
 
@@ -16,6 +16,7 @@ from stepwell.cli.waits import how_to_retry, print_waits, wait_json
 @click.argument("run")
 @app_option
 @store_option
+@server_option
 @shared_options
 def why(run: str, app: tuple[str, ...], store: str) -> None:
     """Say why RUN is where it is, since when, and what would move it.

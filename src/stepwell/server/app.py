@@ -20,7 +20,7 @@ from stepwell.authoring.tasks import TaskRegistry
 from stepwell.errors import StoreError, WorkflowNotRegistered
 from stepwell.runtime.engine import Engine
 from stepwell.runtime.telemetry import listen
-from stepwell.server import shapes
+from stepwell.server import shapes, speaking
 from stepwell.server.bodies import read_object, word_of
 from stepwell.server.metrics import CONTENT_TYPE
 from stepwell.server.page import page_of
@@ -102,6 +102,7 @@ def asgi(
     app.state.stepwell = service
     app.state.stop_listening = listen(service.hear)
     app.include_router(router)
+    app.include_router(speaking.router)
     _more(app)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -273,6 +274,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         shapes.CancelBody,
         shapes.AnswerBody,
         shapes.ForkBody,
+        shapes.RetryBody,
         shapes.RunBody,
     )
     _, more = models_json_schema(

@@ -9,12 +9,12 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from stepwell.authoring.document_run import NAME
-from stepwell.errors import RunNotFound, WorkflowRuntimeError
+from stepwell.errors import RunNotFound
 from stepwell.server import shapes
-from stepwell.server.bodies import object_of, read_object, text_of, time_of, word_of
+from stepwell.server.bodies import read_object, time_of, word_of
 from stepwell.server.feed import Item, cursor_of
 from stepwell.server.problems import Problem
-from stepwell.server.service import Service
+from stepwell.server.service import JOURNAL_PAGE, Service
 from stepwell.server.shown import summary
 from stepwell.values import RunStatus
 
@@ -73,6 +73,13 @@ def known_id(run_id: str) -> str:
     return run_id
 
 
+def event_name(name: str) -> str:
+    """The name of an event that may come from outside."""
+    if name.startswith("("):
+        raise Problem(422, "bad_word", "an event's name does not begin with '('")
+    return str(word_of(name, "the event's name"))
+
+
 async def started(request: Request, handler: Any, again: bool, wait: float | None) -> Response:
     """The answer to a start."""
     service = service_of(request)
@@ -120,6 +127,11 @@ async def listing(
     ] = None,
     name: Annotated[str | None, Query(description="Of a document, or of a workflow.")] = None,
     definition: Annotated[str | None, Query(description="Only runs of this workflow.")] = None,
+    parent: Annotated[str | None, Query(description="Only parts of this run.")] = None,
+    correlation: Annotated[str | None, Query(description="Only runs with this word.")] = None,
+    waiting: Annotated[
+        str | None, Query(description="Only runs that wait for this event now.")
+    ] = None,
     since: Annotated[
         str | None, Query(description="Only runs made since: ISO 8601, or seconds since 1970.")
     ] = None,
@@ -128,20 +140,21 @@ async def listing(
 ) -> Response:
     """Runs, newest first, a page at a time."""
     service = service_of(request)
-    correlation = None
     if name is not None:
         if name in service.engine.workflows:
             definition = definition or name
         else:
-            definition, correlation = definition or NAME, word_of(name, "name")
+            definition, correlation = definition or NAME, name
     try:
         infos, cursor = await service.engine.list(
             workflow=word_of(definition, "definition"),
             status=_statuses(status),
-            correlation=correlation,
+            parent=word_of(parent, "parent"),
+            correlation=word_of(correlation, "correlation" if name is None else "name"),
             since=time_of(since, "since"),
             limit=limit,
             after=after,
+            waiting=word_of(waiting, "waiting"),
         )
     except ValueError as error:
         raise Problem(422, "bad_cursor", "after is no cursor of a page") from error
@@ -228,6 +241,30 @@ def _bytes(item: Item | None, lines: bool) -> bytes:
     return item.line() if lines else item.event()
 
 
+@router.get("/api/workflow/{workflow_id}/journal", response_model=shapes.JournalPage, tags=["runs"])
+async def journal(
+    request: Request,
+    workflow_id: str,
+    after: Annotated[int, Query(ge=0, le=2**53, description="Rows behind this one.")] = 0,
+) -> Response:
+    """What was decided about a run, row by row, at most 1,000 at a time."""
+    rows = await service_of(request).journal(known_id(workflow_id), after)
+    shown = [{"row": seq, "at": at, "entries": entries} for seq, at, entries in rows]
+    last = rows[-1][0] if len(rows) >= JOURNAL_PAGE else None
+    return JSONResponse({"rows": shown, "next": last})
+
+
+@router.get("/api/counts", response_model=shapes.Counts, tags=["runs"])
+async def counts(request: Request) -> Response:
+    """How many runs there are, by workflow and status."""
+    found = await service_of(request).engine.counts()
+    rows = [
+        {"definition": name, "status": status.value, "runs": n}
+        for (name, status), n in sorted(found.items())
+    ]
+    return JSONResponse({"counts": rows})
+
+
 @router.get(
     "/api/workflow/{workflow_id}/graph",
     response_class=Response,
@@ -238,144 +275,3 @@ async def run_graph(request: Request, workflow_id: str, format: Graph = "mermaid
     """A drawing of what a run did."""
     text = await service_of(request).graph(known_id(workflow_id), format)
     return Response(text, media_type=MEDIA_TYPES[format])
-
-
-# --- speaking ------------------------------------------------------------------------------------
-
-
-@router.post(
-    "/api/workflow/{workflow_id}/cancel",
-    status_code=202,
-    response_model=shapes.Started,
-    openapi_extra=body_of("CancelBody", required=False),
-    tags=["runs"],
-)
-async def cancel(request: Request, workflow_id: str) -> Response:
-    """Ask for a run to be cancelled; its exit steps still run."""
-    service, run_id = service_of(request), known_id(workflow_id)
-    reason = text_of(await read_object(request, "reason"), "reason") or ""
-    await service.live(run_id)
-    if not await service.engine.cancel(run_id, reason):
-        await service.live(run_id)
-    return await _now(request, run_id)
-
-
-async def _now(request: Request, run_id: str) -> Response:
-    info = await service_of(request).engine.get(run_id)
-    links = links_of(request, run_id)
-    shown = {"workflow_id": run_id, "status": info.status.value, "links": links}
-    return JSONResponse(shown, 202, {"Location": links["self"]})
-
-
-@router.post(
-    "/api/workflow/{workflow_id}/signal/{name}",
-    status_code=202,
-    response_model=shapes.Accepted,
-    openapi_extra=body_of("RunBody", required=False),
-    tags=["runs"],
-)
-async def signal(
-    request: Request,
-    workflow_id: str,
-    name: str,
-    step: Annotated[str | None, Query(description="Only for this step.")] = None,
-    question: Annotated[str | None, Query(description="It answers this question.")] = None,
-    idempotency_key: Key = None,
-) -> Response:
-    """Send a run an event; it is kept, and may come before anyone waits for it."""
-    run_id = known_id(workflow_id)
-    payload = await read_object(request)
-    accepted = await service_of(request).signal(
-        run_id,
-        str(word_of(name, "the event's name")),
-        payload,
-        step=word_of(step, "step"),
-        question=word_of(question, "question"),
-        dedupe=word_of(idempotency_key, "Idempotency-Key"),
-    )
-    return JSONResponse({"workflow_id": run_id, "accepted": accepted}, 202)
-
-
-@router.post(
-    "/api/workflow/{workflow_id}/answer",
-    status_code=202,
-    response_model=shapes.Accepted,
-    openapi_extra=body_of("AnswerBody"),
-    tags=["runs"],
-)
-async def answer(request: Request, workflow_id: str) -> Response:
-    """Answer a question that a run asks: fields, or a text, which becomes `response`."""
-    service, run_id = service_of(request), known_id(workflow_id)
-    fields = await read_object(request, "answer", "question", optional=False)
-    given = fields.get("answer")
-    if not isinstance(given, str):
-        given = object_of(fields, "answer", "an object or a text")
-        if given is None:
-            raise Problem(422, "bad_body", "answer: an object or a text is wanted")
-    await service.live(run_id)
-    await service.engine.answer(
-        run_id, given, question=word_of(text_of(fields, "question"), "question")
-    )
-    return JSONResponse({"workflow_id": run_id, "accepted": True}, 202)
-
-
-@router.post(
-    "/api/workflow/{workflow_id}/resume",
-    status_code=202,
-    response_model=shapes.Started,
-    tags=["runs"],
-)
-async def resume(request: Request, workflow_id: str) -> Response:
-    """Let a parked run go on, after what stopped it was put right."""
-    run_id = known_id(workflow_id)
-    await service_of(request).engine.resume(run_id)
-    return await _now(request, run_id)
-
-
-@router.post(
-    "/api/workflow/{workflow_id}/retry",
-    status_code=202,
-    response_model=shapes.Started,
-    tags=["runs"],
-)
-async def retry(request: Request, workflow_id: str) -> Response:
-    """Try a failed run again from the step that failed it, as a new run."""
-    handler = await service_of(request).engine.retry(known_id(workflow_id))
-    return await _now(request, handler.run_id)
-
-
-@router.post(
-    "/api/workflow/{workflow_id}/fork",
-    status_code=202,
-    response_model=shapes.Started,
-    openapi_extra=body_of("ForkBody", required=False),
-    tags=["runs"],
-)
-async def fork(request: Request, workflow_id: str) -> Response:
-    """Start a copy of a run, up to a point, and let it go on from there."""
-    service, run_id = service_of(request), known_id(workflow_id)
-    fields = await read_object(request, "seq", "step", "input")
-    seq, given = fields.get("seq"), object_of(fields, "input")
-    if seq is not None and (not isinstance(seq, int) or isinstance(seq, bool) or seq < 1):
-        raise Problem(422, "bad_body", f"seq: a whole number from 1 is wanted, not {seq!r:.60}")
-    step = word_of(text_of(fields, "step"), "step")
-    if seq is not None and step is not None:
-        raise Problem(422, "bad_body", "give seq or step, not both")
-    try:
-        handler = await service.engine.fork(run_id, seq=seq, step=step, input=given or None)
-    except WorkflowRuntimeError as error:
-        raise Problem(409, "no_such_point", str(error)) from error
-    return await _now(request, handler.run_id)
-
-
-@router.delete("/api/workflow/{workflow_id}", status_code=204, tags=["runs"])
-async def delete(request: Request, workflow_id: str) -> Response:
-    """Delete a run that has ended, with all that belongs to it."""
-    service, run_id = service_of(request), known_id(workflow_id)
-    info = await service.engine.get(run_id)
-    if not info.status.terminal:
-        raise Problem(
-            409, "run_not_ended", f"run {run_id} is {info.status.value}", hint="Cancel it first."
-        )
-    await service.engine.delete([run_id])
-    return Response(status_code=204)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +34,9 @@ from stepwell.server.metrics import Metrics
 from stepwell.server.problems import RETRY_AFTER, Problem
 from stepwell.server.shown import Reader
 from stepwell.values import RunStatus
+
+JOURNAL_PAGE = 1000
+"""How many rows of a journal are shown at once."""
 
 _COUNTED_FOR = 0.5
 """Seconds that a count of queued runs is good for."""
@@ -181,6 +185,12 @@ class Service:
         why = await self.engine.why(run_id)
         return reader.run(why.sentence, () if info.status.terminal else why.waits, links)
 
+    async def journal(self, run_id: str, after: int) -> list[tuple[int, float, Any]]:
+        """Some rows of a run's journal, behind one."""
+        await self.engine.get(run_id)
+        rows = await self.engine.store.read(run_id, after, JOURNAL_PAGE)
+        return [(r.seq, r.at, json.loads(await self.engine.whole(r.data))) for r in rows]
+
     def definitions(self) -> dict[str, Program]:
         """The workflows that can be started by name."""
         return {name: p for name, p in self.engine.workflows.items() if name != NAME}
@@ -221,8 +231,6 @@ class Service:
         dedupe: str | None,
     ) -> bool:
         """Send a run an event."""
-        if name.startswith("("):
-            raise Problem(422, "bad_word", "an event's name does not begin with '('")
         await self.live(run_id)
         try:
             accepted = await self.engine.signal(

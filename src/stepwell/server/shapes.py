@@ -133,8 +133,12 @@ class RunSummary(Shape):
     ended: str | None
     due: str | None
     parent: str | None
+    key: str | None
     correlation: str | None
     priority: int
+    owner: str | None
+    journal_rows: int
+    unread: list[str]
     reason: str | None
     error: Error | None
     links: dict[str, str]
@@ -171,6 +175,47 @@ class Accepted(Shape):
 
     workflow_id: str
     accepted: bool = Field(description="False when it came before, with the same key.")
+
+
+class Count(Shape):
+    """How many runs of a workflow there are with a status."""
+
+    definition: str
+    status: Status
+    runs: int
+
+
+class Counts(Shape):
+    """How many runs there are."""
+
+    counts: list[Count]
+
+
+class JournalRow(Shape):
+    """What was decided together, and when (seconds since 1970)."""
+
+    row: int
+    at: float
+    entries: list[Any]
+
+
+class JournalPage(Shape):
+    """Some rows of a journal; `next` is what to ask behind for more."""
+
+    rows: list[JournalRow]
+    next: int | None
+
+
+class RetryBody(Shape):
+    """What the new run is called."""
+
+    id: str | None = None
+
+
+class Received(Shape):
+    """How many runs an event reached."""
+
+    received: int
 
 
 class DefinitionShown(Shape):
@@ -217,6 +262,7 @@ class ForkBody(Shape):
     seq: int | None = Field(None, ge=1)
     step: str | None = None
     input: dict[str, Any] | None = None
+    id: str | None = None
 
 
 class RunBody(BaseModel):

@@ -264,7 +264,10 @@ def summary(info: RunInfo, links: Mapping[str, str]) -> dict[str, Any]:
     """A run in short, as listings show it."""
     whole = info.to_json()
     name = info.correlation if info.workflow == NAME and info.correlation else info.workflow
-    kept = ("version", "created", "updated", "ended", "due", "parent", "correlation", "priority")
+    kept = (
+        *("version", "created", "updated", "ended", "due", "parent", "key", "correlation"),
+        *("priority", "owner", "journal_rows", "unread"),
+    )
     return {
         "workflow_id": info.id,
         "name": name,
