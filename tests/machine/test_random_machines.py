@@ -142,15 +142,14 @@ def made(drawn: Drawn) -> type:
 
     def named(number: int, plain: bool) -> Callable[..., Any]:
         returned = body(number)
-        if plain:
 
-            def stepped(self: Any, result: SubflowResult | None = None) -> object:
-                return returned(self, result)
-        else:
+        def in_a_thread(self: Any, result: SubflowResult | None = None) -> object:
+            return returned(self, result)
 
-            async def stepped(self: Any, result: SubflowResult | None = None) -> object:
-                return returned(self, result)
+        async def in_the_loop(self: Any, result: SubflowResult | None = None) -> object:
+            return returned(self, result)
 
+        stepped: Callable[..., Any] = in_a_thread if plain else in_the_loop
         stepped.__name__ = f"s{number}"
         retry = Retry(max_attempts=3, base_delay=0.5)
         return step(start=number == 0, retry=retry)(stepped)

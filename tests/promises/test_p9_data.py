@@ -444,6 +444,8 @@ ALLOWED = {
     # Annotations, of the code that is run.
     ("authoring/events/annotations.py", "get_type_hints"),
     ("authoring/events/resources/declared.py", "get_type_hints"),
+    # Annotations of a pipeline's own steps, whose types values of its context may have.
+    ("authoring/pipeline/serializer.py", "get_type_hints"),
     # Annotations of the kernel's own classes, to check what was read against them.
     ("runtime/sound.py", "get_type_hints"),
     # The one class that reads what it was told to trust; nothing here makes one.
