@@ -23,7 +23,7 @@ from stepwell.values import RunStatus
 
 T = TypeVar("T")
 
-_TEXT_OID = 25
+_TEXT_OID, _BYTEA_OID = 25, 17
 _TERMINAL = frozenset(status for status in RunStatus if status.terminal)
 
 
@@ -34,10 +34,17 @@ class Utf8:
     data: bytes
 
 
-class Utf8Dumper(Dumper):
-    """Sends `Utf8` as it is, without making a `str` of it first."""
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """Bytes to be kept as they are."""
 
-    oid = _TEXT_OID
+    data: bytes
+
+
+class _AsItIs(Dumper):
+    """Hands the very bytes on: psycopg's own dumpers would copy them, once more for each, and keep
+    every other thread of the process waiting meanwhile."""
+
     format = Format.BINARY
 
     def dump(self, obj: Any) -> Buffer:
@@ -49,12 +56,24 @@ class Utf8Dumper(Dumper):
         return self.cls
 
 
+class Utf8Dumper(_AsItIs):
+    """Sends `Utf8`."""
+
+    oid = _TEXT_OID
+
+
+class RawDumper(_AsItIs):
+    """Sends `Raw`."""
+
+    oid = _BYTEA_OID
+
+
 @dataclass(slots=True)
 class Payloads:
     """The payloads of a group; a place is counted from 1, as in SQL."""
 
     texts: list[Utf8] = field(default_factory=list[Utf8])
-    blobs: list[bytes] = field(default_factory=list[bytes])
+    blobs: list[Raw] = field(default_factory=list[Raw])
 
     def text(self, data: bytes) -> int:
         """The place of a text."""
@@ -63,7 +82,7 @@ class Payloads:
 
     def blob(self, data: bytes) -> int:
         """The place of a big payload."""
-        self.blobs.append(data)
+        self.blobs.append(Raw(data))
         return len(self.blobs)
 
 

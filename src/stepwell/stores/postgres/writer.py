@@ -38,7 +38,7 @@ import psycopg
 from stepwell.errors import StoreError, StoreUnavailable
 from stepwell.stores.changes import Changes
 from stepwell.stores.postgres.errors import is_lost, may_go_better, translate
-from stepwell.stores.postgres.jobs import Job, Payloads, Utf8, Utf8Dumper
+from stepwell.stores.postgres.jobs import Job, Payloads, Raw, RawDumper, Utf8, Utf8Dumper
 from stepwell.stores.postgres.place import Connection, Durability, Place
 from stepwell.stores.postgres.statements import SQL
 
@@ -188,6 +188,7 @@ class Writer:
         db = self._place.connect()
         try:
             db.adapters.register_dumper(Utf8, Utf8Dumper)
+            db.adapters.register_dumper(Raw, RawDumper)
             self._settle_durability(db)
             # Plans are kept; made while tables are empty they would read whole tables for good.
             db.execute("SET enable_seqscan = off")
@@ -260,7 +261,7 @@ class Writer:
     def _write(self, group: Sequence[_Item]) -> None:
         """Send a group until it is known what became of it."""
         sent = False
-        deadlocks = 0
+        losses = deadlocks = 0
         pause, longest = _AGAIN_SECONDS
         while True:
             try:
@@ -272,6 +273,10 @@ class Writer:
                 if self._closing.is_set():
                     self._fail(group, self._unknown(error))
                     return
+                if pause == _AGAIN_SECONDS[0]:
+                    logger.error(
+                        "%d write(s) wait to learn whether they were kept: %s", len(group), error
+                    )
                 self._refuse_waiting(error)
                 self._closing.wait(pause)
                 pause = min(pause * 2, longest)
@@ -281,8 +286,13 @@ class Writer:
             except psycopg.Error as error:
                 if is_lost(error, db):
                     db.close()
-                    # What the server refused it has not kept; otherwise nobody knows.
                     sent = True
+                    losses += 1
+                    if losses > 1:  # something that keeps breaking is not to be hammered at
+                        self._closing.wait(min(_AGAIN_SECONDS[0] * losses, longest))
+                    if losses > 1 and self._closing.is_set():
+                        self._fail(group, self._unknown(self._said(error)))
+                        return
                     continue
                 if may_go_better(error) and deadlocks < _DEADLOCKS:
                     deadlocks += 1

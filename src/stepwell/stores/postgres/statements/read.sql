@@ -76,9 +76,13 @@ WHERE {where} ORDER BY wait.since DESC, wait.name DESC LIMIT %(limit)s;
 -- How many runs there are of each workflow and status.
 SELECT workflow, status, count(*) FROM runs GROUP BY status, workflow;
 
+-- name: find_blob
+-- The size of a big payload.
+SELECT length(data) FROM blobs WHERE digest = %s;
+
 -- name: get_blob
--- A big payload.
-SELECT data FROM blobs WHERE digest = %s;
+-- A piece of a big payload.
+SELECT substring(data FROM %s::int FOR %s::int) FROM blobs WHERE digest = %s;
 
 -- name: expired
 -- Runs that ended before a time, oldest first. `ended` is set for terminal runs only.
