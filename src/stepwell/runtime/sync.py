@@ -46,12 +46,15 @@ class LoopThread:
         if self.is_current():
             work.close()
             raise RuntimeError("run_sync() can't be called from its own event loop; use await")
-        future = asyncio.run_coroutine_threadsafe(work, self.loop())
+        future = asyncio.run_coroutine_threadsafe(_guarded(work), self.loop())
         try:
-            return future.result()
+            value, leaving = future.result()
         except BaseException:
             future.cancel()
             raise
+        if leaving is not None:
+            raise leaving
+        return cast(T, value)
 
     def stop(self) -> None:
         """Stop the loop: cancel what runs, close it, join the thread."""
@@ -64,6 +67,15 @@ class LoopThread:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(5.0)
         loop.close()
+
+
+async def _guarded(work: Coroutine[Any, Any, T]) -> tuple[T | None, BaseException | None]:
+    """What `work` gives, or the exception with which it wants to end the program: raised in the
+    loop, it would end the loop, and leave the caller waiting."""
+    try:
+        return await work, None
+    except (SystemExit, KeyboardInterrupt) as leaving:
+        return None, leaving
 
 
 async def _wind_up() -> None:

@@ -609,9 +609,11 @@ class ActiveRun:
             except Exception as error:
                 edits = ()
                 outcome = self._failed(attempt, error)
-            except (GeneratorExit, KeyboardInterrupt, SystemExit):
+            except (GeneratorExit, KeyboardInterrupt):
                 raise
-            except BaseException as error:  # a user's own; none of ours to let the run hang for
+            except BaseException as error:
+                # A user's own, or `sys.exit()`, which would end a loop that serves other runs: none
+                # of ours to let the run hang for.
                 edits = ()
                 attempt.drop_unsent()
                 self._undo(attempt)
