@@ -69,3 +69,47 @@ def test_a_redis_url_names_a_redis_store() -> None:
     assert type(store) is RedisStore
     assert store.url == "redis://me@db.example.com:6380/2?prefix=flows"
     assert open_store("rediss://db.example.com").url == "rediss://db.example.com"
+
+
+@pytest.mark.parametrize(
+    "url, canonical, durability",
+    [
+        ("postgresql://me:hush@db/app", "postgresql://me@db/app", "power"),
+        ("postgres://db:5433/app", "postgresql://db:5433/app", "power"),
+        (
+            "postgresql://me:hu%40sh@db/app?schema=flows&durability=process",
+            "postgresql://me@db/app?schema=flows",
+            "process",
+        ),
+        ("postgresql:///app?host=/run/pg", "postgresql:///app?host=/run/pg", "power"),
+        ("postgresql://db/app?password=hush&user=me", "postgresql://me@db/app", "power"),
+        ("postgresql://me@a,b:5433/app?sslmode=require", "postgresql://me@a,b:5433/app", "power"),
+    ],
+)
+def test_a_url_names_a_schema_of_a_postgresql_database(
+    url: str, canonical: str, durability: str
+) -> None:
+    store = open_store(url)
+    assert (store.url, store.durability) == (canonical, durability)
+    assert "sh" not in f"{store!r}{store._place!r}".replace("schema", "")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "url, says",
+    [
+        ("postgresql://me:hush@db/app?schema=Not-So", "a schema is named"),
+        ("postgresql://me:hush@db/app?durability=often", "power"),
+        ("postgresql://me:hush@db:port/app", "port"),
+        ("postgresql://me:hush@db/app?colour=red", "PostgreSQL URL"),
+        ("postgresql://me:hu@sh@db/app?x", "PostgreSQL URL"),
+        ("postgressql://me:hush@db/app", "postgresql://"),
+        ("mysql://me:hu@sh@db/app", "known: memory"),
+    ],
+)
+def test_a_wrong_postgresql_url_is_told_what_is_right_without_its_password(
+    url: str, says: str
+) -> None:
+    with pytest.raises(ValueError, match=says) as raised:
+        open_store(url)
+    assert "hush" not in f"{raised.value!r} {raised.value.__cause__!r}"
+    assert "hu@sh" not in f"{raised.value!r}"

@@ -177,6 +177,9 @@ def parse(url: str, durability: Durability | None, lock_timeout: float) -> tuple
             "this is no PostgreSQL URL (not shown: it may hold a password); write"
             " postgresql://user:password@host:5432/database, with %40 for @ in a password"
         ) from None
+    for port in filter(None, str(options.get("port") or "").split(",")):
+        if not port.isdecimal():
+            raise ValueError("the port of a PostgreSQL URL is a number (the URL is not shown)")
     schema = ours["schema"]
     if not _SCHEMA.fullmatch(schema):
         raise ValueError(f"a schema is named in a-z, 0-9 and _, up to 48 of them, not {schema!r}")
@@ -193,16 +196,18 @@ def _is_durability(word: str) -> TypeGuard[Durability]:
 
 def _shown(options: dict[str, Any], schema: str) -> str:
     """The URL without what is secret."""
-    user, host = options.get("user"), str(options.get("host") or options.get("hostaddr") or "")
-    port, database = options.get("port"), options.get("dbname", "")
+    user, database = options.get("user"), options.get("dbname", "")
+    hosts = str(options.get("host") or options.get("hostaddr") or "").split(",")
+    ports = str(options.get("port") or "").split(",")
     query = {} if schema == "stepwell" else {"schema": schema}
-    if host.startswith("/"):  # the directory of a socket
-        query["host"] = host
-        host = ""
+    if hosts[0].startswith("/"):  # the directory of a socket
+        query["host"] = ",".join(hosts)
+        hosts = [""]
+    if len(ports) < len(hosts):
+        ports = [ports[0]] * len(hosts)  # one for all of them
+    named = ",".join(
+        f"{host}:{port}" if port else host for host, port in zip(hosts, ports, strict=False)
+    )
     where = f"{quote(str(user))}@" if user else ""
-    if host and port and "," not in host:
-        host += f":{port}"
-    elif port:
-        query["port"] = str(port)
-    ending = f"?{urlencode(query, safe='/')}" if query else ""
-    return f"postgresql://{where}{host}/{quote(str(database))}{ending}"
+    ending = f"?{urlencode(query, safe='/,')}" if query else ""
+    return f"postgresql://{where}{named}/{quote(str(database))}{ending}"
