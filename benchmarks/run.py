@@ -43,6 +43,7 @@ GROUPS = {
         "recover_10000",
         "recover_10000_answered",
     ],
+    "postgres": ["postgres_chain_100", "postgres_100x10"],
     "pipeline": ["pipeline_chain_1000", "pipeline_group_1000", "pipeline_group_linear"],
     "machine": [
         "machine_goto",

@@ -43,13 +43,19 @@ def programs() -> Path | None:
 
 
 class PostgresServer:
-    """A server that can be stopped, killed and started again on the same data."""
+    """A server that can be stopped, killed and started again on the same data.
 
-    def __init__(self, bin: Path, *, fsync: bool = False) -> None:
+    Args:
+        bin: the directory of its programs.
+        fsync: whether it waits for the disk.
+        data: an empty directory for its data, when they shall not lie under /tmp.
+    """
+
+    def __init__(self, bin: Path, *, fsync: bool = False, data: Path | None = None) -> None:
         self.bin = bin
         # Short, since the path of a socket may be 107 bytes long at most.
         self.directory = Path(tempfile.mkdtemp(prefix="stepwell-pg-", dir="/tmp"))
-        self.data = self.directory / "data"
+        self.data = data or self.directory / "data"
         self.settings = {
             "fsync": "on" if fsync else "off",
             "full_page_writes": "on" if fsync else "off",
@@ -65,6 +71,8 @@ class PostgresServer:
         self._user = ("postgres" if _has_user("postgres") else "nobody") if root else None
         if self._user is not None:
             shutil.chown(self.directory, self._user)
+            if data is not None:
+                shutil.chown(data, self._user)
         self._run("initdb", "-D", str(self.data), "-U", "tests", "-A", "trust", "-N", "-E", "UTF8")
         self.start()
 
