@@ -1,7 +1,7 @@
 """The scenarios of durable runs, on Redis: the same tests, with the store changed under them.
 
 Wherever these tests ask for a store, in memory or in a file, they get keys of its own. Not here are
-those of `test_orders`, which shuffle what the event loop does next: the loop is also what drives the
+those of `test_orders`, which shuffle what the event loop does next: the loop also drives the
 connections of this store.
 """
 
