@@ -150,7 +150,11 @@ class Service:
     async def _before(self, workflow: str, key: str | None) -> str | None:
         """The run that was started with this key; else there has to be room for another one."""
         await self.engine.start_up()
-        if key is not None and (found := await self.engine.store.find(workflow, key)):
+        if key is None:
+            # A start is tried again for long when the store is in trouble: whoever comes while
+            # it is gone is told at once.
+            await self.engine.store.get("-")
+        elif found := await self.engine.store.find(workflow, key):
             return found
         now = time.monotonic()
         at, queued = self._queued

@@ -20,7 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from stepwell.authoring.tasks import TaskRegistry
-from stepwell.errors import InvalidArgument, StoreError
+from stepwell.errors import InvalidArgument, StoreUnavailable
 from stepwell.runtime.engine import Engine, Startable
 from stepwell.server.app import asgi
 from stepwell.server.service import Service
@@ -43,30 +43,27 @@ async def open_engine(settings: Settings, workflows: Sequence[Startable]) -> Ope
 
     Raises:
         InvalidArgument: the store's URL names no store.
-        StoreError: the store can't be opened.
+        StoreError: the store can't be opened, and is not to be replaced.
     """
-    degraded = None
     try:
         engine = _engine(settings, settings.url, workflows)
+    except ValueError as error:
+        raise InvalidArgument(str(error)) from error
+    try:
         await engine.start_up()
         return Opened(engine)
-    except (ValueError, StoreError) as error:
-        unfit = not isinstance(error, StoreError)
+    except StoreUnavailable as error:
         if not settings.wants_redis or settings.require_store:
-            if unfit:
-                raise InvalidArgument(str(error)) from error
             raise
-        where = without_password(settings.url)
         logger.warning(
             "redis unreachable (%s): runs are kept in memory only, and survive nothing. "
             "STEPWELL_REQUIRE_STORE=1 turns this off. %s",
-            where,
-            getattr(error, "message", error),
+            without_password(settings.url),
+            error.message,
         )
-        degraded = "redis unreachable"
     engine = _engine(settings, "memory://", workflows)
     await engine.start_up()
-    return Opened(engine, degraded)
+    return Opened(engine, "redis unreachable")
 
 
 def _engine(settings: Settings, url: str, workflows: Sequence[Startable]) -> Engine:
