@@ -181,7 +181,7 @@ async def test_a_hundred_commits_through_a_bad_line_are_kept_once(
             await behind.commit(turn(run, str(n).encode()))
 
     async def go_bad() -> None:
-        for n in range(12):
+        for n in range(6):
             proxy.lose = ("answer", "request")[n % 2]
             while proxy.lose is not None:
                 await asyncio.sleep(0.002)
@@ -278,6 +278,17 @@ async def break_connections(store: PostgresStore, server: PostgresServer) -> Non
             await asyncio.sleep(0.01)
 
 
+async def test_a_store_whose_place_was_cleaned_up_takes_a_new_one(
+    store: PostgresStore, postgres: PostgresServer, schema: str
+) -> None:
+    await store.create(new("a"))
+    sql(postgres, schema, "DELETE FROM writers")
+    with pytest.raises(StoreError, match="does not follow"):
+        await store.create(new("b"))
+    assert await store.create(new("c")) == "c"
+    assert await store.get("b") is None
+
+
 async def test_a_terminated_connection_is_not_noticed_by_anyone(
     store: PostgresStore, postgres: PostgresServer
 ) -> None:
@@ -363,6 +374,22 @@ async def test_another_process_hears_of_a_change(store: PostgresStore, url: str)
         async with asyncio.timeout(PATIENCE):
             await waiting
     await other.close()
+
+
+async def test_the_last_word_of_a_store_that_is_closed_is_heard(
+    store: PostgresStore, url: str
+) -> None:
+    await store.changed(0)
+    for n in range(10):
+        other = PostgresStore(url)
+        await other.open()
+        await other.create(new(f"first{n}"))
+        await store.changed(PATIENCE)
+        await other.create(new(f"second{n}"))
+        await other.close()
+        began = time.monotonic()
+        await store.changed(PATIENCE)
+        assert time.monotonic() - began < PATIENCE / 2
 
 
 async def test_our_own_notifications_wake_nobody(store: PostgresStore) -> None:

@@ -108,6 +108,8 @@ class Place:
             if not pending(self._version(db), MIGRATIONS):
                 return
             with db.transaction():
+                # Who makes it is waited for longer than a row is.
+                db.execute("SET LOCAL lock_timeout = '60s'")
                 db.execute(
                     "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))",
                     (f"{self.channel} migrations",),

@@ -54,6 +54,7 @@ class PostgresStore:
             disk) or "process" (a crash of this process, but a crash of the server may take the last
             commits). Goes before the one of the URL.
         lock_timeout: seconds to wait for rows that another transaction holds, before `StoreLocked`.
+            All writes of this process wait so long, so it should be well below a worker's lease.
         read_connections: how many reads may go on at the same time.
         on_write: for crash tests: called in the writer's thread as `on_write("before", n)` just
             before group n of this store is sent, and `on_write("after", n)` just after it was kept,
@@ -71,7 +72,7 @@ class PostgresStore:
         url: str,
         *,
         durability: Durability | None = None,
-        lock_timeout: float = 5.0,
+        lock_timeout: float = 2.0,
         read_connections: int = 2,
         on_write: OnWrite | None = None,
     ) -> None:

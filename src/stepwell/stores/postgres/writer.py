@@ -60,6 +60,9 @@ _GROUP_BYTES = 4 * 1024 * 1024
 _NOTIFY_SECONDS = 0.01
 # Between two tries to reach the server again; grows up to the second.
 _AGAIN_SECONDS = (0.05, 2.0)
+# After these a new connection is made: the server became a standby, and another may be the primary
+# now; or it does not know this store (its place was cleaned up after a month of silence).
+_ANEW = ("25006", "SW001")
 # How often a group that met a deadlock is sent again as it is.
 _DEADLOCKS = 3
 
@@ -166,6 +169,7 @@ class Writer:
                 if group:
                     self._write(group)
                 self._notify()
+            self._notify(last=True)
         finally:
             self._closing.set()
             self._disconnect()
@@ -301,7 +305,7 @@ class Writer:
                     for each in group:
                         self._write((each,))
                     return
-                if error.sqlstate == "25006":  # it became a standby: look for the new primary
+                if error.sqlstate in _ANEW:
                     db.close()
                 self._fail(group, self._said(error))
                 return
@@ -345,10 +349,11 @@ class Writer:
         self._notify_owed = self._notify_owed or loud
         self._complete(done, loud)
 
-    def _notify(self) -> None:
+    def _notify(self, last: bool = False) -> None:
         """Tell other processes, if there is something to tell and the last time is long enough
         ago. Whatever goes wrong with it: they look by themselves now and then."""
-        if not self._notify_owed or time.monotonic() < self._notified + _NOTIFY_SECONDS:
+        early = time.monotonic() < self._notified + _NOTIFY_SECONDS
+        if not self._notify_owed or (early and not last):
             return
         self._notify_owed = False
         self._notified = time.monotonic()
