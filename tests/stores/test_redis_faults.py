@@ -238,6 +238,51 @@ async def test_acknowledged_writes_that_are_gone_are_noticed(
     await store.close()
 
 
+async def test_a_claim_that_was_lost_is_worth_nothing_when_another_got_the_same(
+    own_server: RedisServer,
+) -> None:
+    """Whoever detects the loss last must not commit with the fence that another has got since."""
+    first, second = (RedisStore(own_server.url("p")) for _ in range(2))
+    await first.open()
+    await second.open()
+    await first.create(new("a"))
+    files = own_server.directory / "appendonlydir"
+    shutil.copytree(files, own_server.directory / "older")
+    assert await claimed(first, "w1") == ["a"]
+    await first.commit(turn("a", b"lost", worker="w1"))
+    own_server.kill()
+    shutil.rmtree(files)
+    shutil.move(own_server.directory / "older", files)
+    await asyncio.to_thread(own_server.start)
+    (row,) = await second.claim("w2", ["wf"], 100.0, 1)
+    assert row.fence == 1  # as "w1" believes its own to be
+    with pytest.raises(LeaseLost):
+        await first.commit(turn("a", b"on top of what is missing", worker="w1"))
+    with pytest.raises(LeaseLost):  # it has to claim anew, too
+        await second.commit(turn("a", b"1", worker="w2"))
+    (row,) = await second.claim("w2", ["wf"], 100.0, 1)
+    await second.commit(turn("a", b"1", fence=row.fence, worker="w2"))
+    assert await journal(second, "a") == [(1, b"1")]
+    assert await second.verify() == []
+    await first.close()
+    await second.close()
+
+
+async def test_a_loss_that_was_seen_to_is_not_seen_to_again(own_server: RedisServer) -> None:
+    stores = [RedisStore(own_server.url("p")) for _ in range(3)]
+    for store in stores:
+        await store.open()
+        await store.create(new(f"{id(store)}"))
+    own_server.say("FLUSHALL")
+    await stores[0].create(new("a"))
+    (row,) = await stores[0].claim("w", ["wf"], 100.0, 1)
+    for store in stores[1:]:
+        await store.create(new(f"{id(store)}"))
+    await stores[0].commit(turn("a", b"1", fence=row.fence))
+    for store in stores:
+        await store.close()
+
+
 async def test_data_that_was_removed_under_a_store_is_noticed(
     own_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:

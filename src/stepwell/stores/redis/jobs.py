@@ -29,7 +29,6 @@ class Job(Generic[T]):
         decode: makes the verb's result of the script's answer, or raises what was refused.
         loud: whether others should look.
         frees: whether a server without memory should do it all the same.
-        worker: the worker whose runs are to be taken away if the server loses writes.
     """
 
     script: str
@@ -37,7 +36,6 @@ class Job(Generic[T]):
     decode: Callable[[Answer], T]
     loud: bool = False
     frees: bool = False
-    worker: str | None = None
 
     @property
     def size(self) -> int:
@@ -73,9 +71,7 @@ def commit(commit: Commit) -> Job[str]:
     arguments.append(b"%d" % len(commit.blobs))
     for digest, data in commit.blobs.items():
         arguments += (digest.encode(), data)
-    return Job(
-        "commit", arguments, lambda answer: _kept(commit.run, answer), True, worker=commit.worker
-    )
+    return Job("commit", arguments, lambda answer: _kept(commit.run, answer), True)
 
 
 def create(run: NewRun) -> Job[str]:
@@ -97,7 +93,7 @@ def register(worker: WorkerRow) -> Job[None]:
         "workflows": list(worker.workflows),
     }
     arguments = [worker.id.encode(), time(worker.until), json.dumps(row).encode()]
-    return Job("register", arguments, _nothing, worker=worker.id)
+    return Job("register", arguments, _nothing)
 
 
 def unregister(worker: str) -> Job[None]:
@@ -110,13 +106,13 @@ def claim(
 ) -> Job[list[RunRow]]:
     """See `Store.claim`."""
     arguments = [worker.encode(), time(now), b"%d" % limit, *texts(workflows), *texts(dead)]
-    return Job("claim", arguments, _rows, worker=worker)
+    return Job("claim", arguments, _rows)
 
 
 def claim_one(worker: str, run: str, now: float, dead: Sequence[str]) -> Job[RunRow | None]:
     """See `Store.claim_one`."""
     arguments = [worker.encode(), run.encode(), time(now), *texts(dead)]
-    return Job("claim_one", arguments, _maybe_row, worker=worker)
+    return Job("claim_one", arguments, _maybe_row)
 
 
 def delete(runs: Sequence[str]) -> Job[int]:

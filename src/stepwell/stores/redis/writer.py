@@ -10,8 +10,8 @@ A commit that the engine makes again after an error is therefore one that was no
 
 Why a loss is noticed: a server that crashed without syncing, or a replica that took its place, may
 lack what it had acknowledged. It then knows an older number than the next group expects; it refuses
-the group, and the runs of this process's workers are taken away from them before anything is
-written on top of what is missing.
+the group, and every run is taken away from whoever has it before anything is written on top of what
+is missing; whoever claims it next goes on from what is there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from redis.exceptions import ResponseError
 from stepwell.errors import StoreError, StoreReadOnly, StoreUnavailable, StoreVersionError
 from stepwell.stores.changes import Changes
 from stepwell.stores.redis.errors import BROKEN, LOST, is_passing, translate, word_of
-from stepwell.stores.redis.jobs import Job, texts
+from stepwell.stores.redis.jobs import Job
 from stepwell.stores.redis.line import Command, Line, Reply
 from stepwell.stores.redis.place import Place, Survival
 from stepwell.stores.redis.scripts import SCRIPTS
@@ -77,7 +77,7 @@ class Writer:
         self._changes = changes
         self._on_write = on_write
         self._kept = 0
-        self._workers: set[str] = set()
+        self._epoch = 0
         self._queue: deque[_Item] = deque()
         self._line: Line | None = None
         self._closing = asyncio.Event()
@@ -115,7 +115,14 @@ class Writer:
     async def _main(self) -> None:
         while True:
             if group := self._take():
-                await self._write(group)
+                try:
+                    await self._write(group)
+                except BaseException as bug:  # or the loop is ending, and nobody closed the store
+                    self._fail(group, bug)
+                    await self._hang_up()
+                    if not isinstance(bug, Exception):
+                        raise
+                    logger.critical("%s: a group was given up", self._place.url, exc_info=bug)
             elif self._closing.is_set():
                 return
             else:
@@ -156,7 +163,6 @@ class Writer:
 
     async def _write(self, group: Sequence[_Item]) -> None:
         """Send a group until it is known what became of it."""
-        self._workers.update(item.job.worker for item in group if item.job.worker is not None)
         sent = False
         pause, longest = _AGAIN_SECONDS
         while True:
@@ -301,7 +307,7 @@ class Writer:
     async def _announce(self, line: Line) -> None:
         now = time.time()
         key = self._place.key
-        numbers = (self.number, self._kept, repr(now), repr(now - _REMEMBERED_SECONDS))
+        numbers = (self.number, self._kept, self._epoch, now, now - _REMEMBERED_SECONDS)
         try:
             (reply,) = await line.call(
                 (
@@ -312,15 +318,14 @@ class Writer:
                     key("caller", self.id),
                     key("answers", self.id),
                     self.id,
-                    *map(str, numbers),
-                    *texts(sorted(self._workers)),
+                    *map(repr, numbers),
                 )
             )
         except BROKEN as error:
             raise translate(error, self._place.url) from error
         if isinstance(reply, ResponseError):
             raise translate(reply, self._place.url) from reply
-        schema, lost = cast(list[int], reply)
+        schema, lost, self._epoch = cast(list[int], reply)
         if schema > SCHEMA:
             raise StoreVersionError(schema, SCHEMA)
         self._announced = now
@@ -328,8 +333,8 @@ class Writer:
             self._kept = 0
             logger.critical(
                 "%s has lost writes that it had acknowledged: it crashed without syncing, a replica"
-                " took its place, or its data was removed; the runs of this process are taken up"
-                " again from what is there",
+                " took its place, or its data was removed; runs are taken up again from what is"
+                " there",
                 self._place.url,
             )
 
@@ -376,10 +381,14 @@ class Writer:
         self._fail(waiting, error)
 
     @staticmethod
-    def _fail(group: Sequence[_Item], error: StoreError) -> None:
+    def _fail(group: Sequence[_Item], error: BaseException) -> None:
         for item in group:
-            if not item.future.done():
+            if item.future.done():
+                continue
+            if isinstance(error, Exception):
                 item.future.set_exception(error)
+            else:
+                item.future.cancel()
 
 
 def _is_elsewhere(reply: Reply) -> bool:
