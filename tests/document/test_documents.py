@@ -280,10 +280,27 @@ def test_what_is_too_deep_is_refused(registry: TaskRegistry) -> None:
 def test_many_faults_are_cut_short_and_found_fast(registry: TaskRegistry) -> None:
     tasks = [one("add", params={"a": {"$ref": f"no{n}"}}) for n in range(1000)]
     began = time.perf_counter()
-    problems = faults(registry, {"name": "n", "steps": document(*tasks)["steps"] * 20})
+    problems = faults(registry, {"name": "n", "steps": document(*tasks)["steps"] * 10})
     assert time.perf_counter() - began < 5.0
     assert problems[-1] == "... and more"
     assert len(problems) == 21
+
+
+def test_big_documents_compile_in_time_and_bigger_ones_are_refused(registry: TaskRegistry) -> None:
+    def steps(count: int) -> list[dict[str, Any]]:
+        return [
+            document(*(one("task_a", id=f"t{n}_{m}") for m in range(1000)))["steps"][0]
+            for n in range(count)
+        ]
+
+    documents = Documents(registry)
+    began = time.perf_counter()
+    made = documents.message(load({"name": "n", "steps": steps(10)}, registry))
+    documents.variant(made)
+    assert time.perf_counter() - began < 15.0  # it took a minute, and gigabytes
+    assert faults(registry, {"name": "n", "steps": steps(11)}) == (
+        "steps: a document has at most 10000 tasks, not 11000",
+    )
 
 
 def test_yaml_and_json_files_read_alike(registry: TaskRegistry, tmp_path: Path) -> None:

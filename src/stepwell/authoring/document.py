@@ -25,6 +25,9 @@ NAME = "document"
 
 MAX_STEPS = 1000
 MAX_TASKS = 1000
+MAX_ALL_TASKS = 10_000
+"""All tasks of a document: what can be compiled in about a second."""
+
 MAX_DEPTH = 64
 MAX_BYTES = 1024 * 1024
 
@@ -284,6 +287,10 @@ def _all_steps(document: WorkflowDocument) -> list[tuple[str, StepSpec]]:
 
 
 def _problems(document: WorkflowDocument, registry: TaskRegistry) -> Iterable[str]:
+    count = sum(len(step.tasks) for _, step in _all_steps(document))
+    if count > MAX_ALL_TASKS:
+        yield f"steps: a document has at most {MAX_ALL_TASKS} tasks, not {count}"
+        return
     seen_ids: dict[str, str] = {}
     before: set[str] = {"input"}
     for path, step in _all_steps(document):
@@ -330,6 +337,12 @@ def root_of(ref: str) -> str:
     """The part of a reference that names a task's result, or the input."""
     parts = ref.split(".")
     return ".".join(parts[:3]) if parts[0] in _SCOPES else parts[0]
+
+
+def roots_of(spec: TaskSpec) -> set[str]:
+    """What a task refers to."""
+    roots = {root_of(ref) for _, ref in _refs(spec.params, "")}
+    return roots if spec.condition is None else {*roots, root_of(spec.condition.ref)}
 
 
 _SCOPES = ("steps", "on_error", "on_exit")

@@ -6,6 +6,7 @@ there. A task that is not registered where a run is taken up parks the run; noth
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from stepwell.authoring.document import (
     numbered,
     parse,
     root_of,
+    roots_of,
 )
 from stepwell.authoring.pipeline.build import PipelineBase
 from stepwell.authoring.pipeline.compile import compile_pipeline
@@ -67,6 +69,7 @@ class Documents:
 
     def __init__(self, registry: TaskRegistry | None = None) -> None:
         self.registry = registry or tasks
+        self._lock = threading.Lock()  # big documents are compiled in threads
         self._programs: OrderedDict[str, tuple[Program, object]] = OrderedDict()
         # What is the same for all documents: how runs are found, written and shown.
         stub = PipelineBase(name=NAME).add_step(_never, name="any")
@@ -104,15 +107,18 @@ class Documents:
         """The program of the run that begins with this message."""
         document = document_of(first)
         digest = document.digest()
-        found = self._programs.get(digest)
+        with self._lock:
+            found = self._programs.get(digest)
         if found is None:
             for spec in every_task(document):
                 self.registry.find(spec.name)
             pipeline = pipeline_of(document, self.registry)
-            found = self._programs[digest] = compile_pipeline(pipeline), pipeline
+            found = compile_pipeline(pipeline), pipeline
+        with self._lock:
+            found = self._programs.setdefault(digest, found)
+            self._programs.move_to_end(digest)
             if len(self._programs) > _KEPT:
                 self._programs.popitem(last=False)
-        self._programs.move_to_end(digest)
         return found
 
 
@@ -167,11 +173,13 @@ def pipeline_of(document: WorkflowDocument, registry: TaskRegistry) -> PipelineB
 def _step(spec: TaskSpec, place: str, places: dict[str, str], registry: TaskRegistry) -> Step:
     if spec.id is not None:
         places[spec.id] = place
-    known = dict(places)
+    # Only what it refers to: a copy of all places for every task would take a square of them.
+    known = {root: places[root] for root in roots_of(spec) if root in places}
 
     async def run(ctx: PipelineContext) -> Json:
         return await perform(spec, ctx, known, registry)
 
+    run.__annotations__.clear()  # reading them costs most of what compiling a big document does
     retries = int(spec.params.get("retry_count") or 0)
     return Step(
         run,

@@ -12,11 +12,11 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel
 
-from stepwell.authoring.document import parse
+from stepwell.authoring.document import WorkflowDocument, parse
 from stepwell.authoring.document_run import NAME, Documents
 from stepwell.authoring.drawing import draw
 from stepwell.authoring.drawing.journal import definition_seen
@@ -25,6 +25,7 @@ from stepwell.authoring.program import Program
 from stepwell.authoring.tasks import TaskRegistry
 from stepwell.cli.history import batches_of
 from stepwell.errors import RunAlreadyExists, WorkflowNotRegistered, WorkflowRuntimeError
+from stepwell.kernel.outcomes import Message
 from stepwell.runtime.clock import new_run_id
 from stepwell.runtime.engine import Engine
 from stepwell.runtime.handler import WorkflowHandler
@@ -37,6 +38,9 @@ from stepwell.values import RunStatus
 
 JOURNAL_PAGE = 1000
 """How many rows of a journal are shown at once."""
+
+_BIG = 300
+"""A document with more tasks is compiled in a thread."""
 
 _COUNTED_FOR = 0.5
 """Seconds that a count of queued runs is good for."""
@@ -103,8 +107,11 @@ class Service:
         """Start a run of a document; the second value: whether it had been started before."""
         given = dict(body)
         fields = given.pop("input", None)
-        document = parse(given, self.documents.registry)
-        message = self.documents.message(document, fields)
+        if _tasks_in(given) > _BIG:
+            # Others are not to wait while it is compiled.
+            document, message = await asyncio.to_thread(self._prepared, given, fields)
+        else:
+            document, message = self._prepared(given, fields)
         before = await self._before(NAME, key)
         run_id = new_run_id()
         handler = self.engine.begin(
@@ -126,6 +133,15 @@ class Service:
                 hint="Give every workflow a key of its own.",
             )
         return handler, again
+
+    def _prepared(
+        self, given: Mapping[str, Any], fields: object
+    ) -> tuple[WorkflowDocument, Message]:
+        """A document that was checked and compiled, and what its run begins with."""
+        document = parse(given, self.documents.registry)
+        message = self.documents.message(document, fields)
+        self.documents.variant(message)
+        return document, message
 
     async def start_named(
         self, name: str, fields: dict[str, Any], key: str | None, priority: int
@@ -245,6 +261,16 @@ class Service:
         if not accepted:
             await self.live(run_id)  # it may have ended meanwhile
         return accepted
+
+
+def _tasks_in(given: Mapping[str, Any]) -> int:
+    """About how many tasks what may be a document has."""
+    steps: Any = given.get("steps")
+    if not isinstance(steps, list):
+        return 0
+    rows = [cast("dict[str, Any]", s) for s in cast("list[Any]", steps) if isinstance(s, dict)]
+    found = [row.get("tasks") for row in rows]
+    return sum(len(cast("list[Any]", tasks)) for tasks in found if isinstance(tasks, list))
 
 
 def _why(error: Exception) -> str:

@@ -317,29 +317,29 @@ class PipelineBase:
             raise WorkflowConfigurationError(
                 f"pipeline {self.name!r} has been run: its steps can't be changed any more"
             )
-        taken = set(self._names)
+        added: set[str] = set()
         handlers: dict[str, Step] = {}
         for one in walk([node]):
-            self._name(one, taken)
+            self._name(one, added)
             if isinstance(one, Step) and one.err_step is not None:
-                self._name(one.err_step, taken)
+                self._name(one.err_step, added)
                 handlers[one.name] = one.err_step
-        self._names = taken
+        self._names |= added
         self.handlers_of |= handlers
 
-    def _name(self, node: Node, taken: set[str]) -> None:
+    def _name(self, node: Node, added: set[str]) -> None:
         """Names must differ; the second step of one function gets a number."""
         if isinstance(node, Step) and not node.named:
             plain, number = node.name, 1
-            while node.name in taken:
+            while node.name in self._names or node.name in added:
                 number += 1
                 node.name = f"{plain}_{number}"
-        if node.name in taken:
+        if node.name in self._names or node.name in added:
             raise WorkflowConfigurationError(
                 f"pipeline {self.name!r} has two steps called {node.name!r}; give one of them "
                 "another name"
             )
-        taken.add(node.name)
+        added.add(node.name)
 
     def _find(self, target: Callable[..., Any] | str) -> Step:
         for step in self.steps():
