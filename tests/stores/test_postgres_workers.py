@@ -9,6 +9,7 @@ and the server is shut down once and crashes once.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -18,10 +19,11 @@ from collections.abc import Iterator
 
 import pytest
 from tests.crash.conftest import ROOT, SOURCE
-from tests.servers.postgres import PostgresServer
+from tests.servers.postgres import PostgresServer, Proxy
 from tests.servers.postgres import begin as begin_server
-from tests.stores.postgres_worker import SECONDS, STEPS
+from tests.stores.postgres_worker import SECONDS, STEPS, Chain
 
+from stepwell import Engine
 from stepwell.errors import StoreError
 from stepwell.stores.base import RunFilter, RunRow
 from stepwell.stores.postgres import PostgresStore
@@ -124,3 +126,40 @@ async def test_runs_survive_all_that_happens_to_workers_and_server(server: Postg
     assert max(row.fence for row in rows) > 1  # some changed hands
     assert await store.verify() == []
     await store.close()
+
+
+async def test_an_engine_behind_a_bad_line_commits_every_result_once(
+    server: PostgresServer,
+) -> None:
+    proxy = Proxy(server)
+    flow = Chain(timeout=None)
+    going = True
+
+    async def go_bad() -> None:
+        for n in itertools.count():
+            await asyncio.sleep(0.15)
+            if not going:
+                break
+            if n % 3 == 2:
+                proxy.cut()
+            else:
+                proxy.lose = ("answer", "request")[n % 3]
+
+    async with Engine(PostgresStore(proxy.url("line")), [flow], poll=0.05) as engine:
+        losing = asyncio.create_task(go_bad())
+        handlers = [await engine.start(flow, run_id=f"run{n}") for n in range(40)]
+        results = [await handler for handler in handlers]
+        going = False
+        await losing
+        proxy.lose = None
+        assert results == [STEPS + 1] * 40
+    assert proxy.lost > 5
+    store = PostgresStore(server.url("line"))
+    await store.open()
+    for n in range(40):
+        entries = [e for kept in await store.read(f"run{n}") for e in json.loads(kept.data)]
+        done = [entry[1] for entry in entries if entry[0] == "done"]
+        assert len(done) == len(set(done)) == STEPS + 2
+    assert await store.verify() == []
+    await store.close()
+    proxy.close()
