@@ -367,3 +367,27 @@ def test_a_document_is_run_in_memory_and_in_a_store(
     assert (done.exit_code, "is no JSON" in done.stderr) == (2, True)
     done = CliRunner().invoke(cli, ["run", "nothing.yaml"])
     assert (done.exit_code, "can't be read" in done.stderr) == (2, True)
+
+
+def test_random_requests_never_find_a_fault_of_the_service(serve: Serve) -> None:
+    """A few of each route; `schemathesis run http://127.0.0.1:8000/openapi.json` tries more."""
+    program = Path(sys.executable).with_name("schemathesis")
+    if not program.exists():
+        pytest.skip("schemathesis is not installed")
+    served = serve()
+    checks = (
+        "not_a_server_error,status_code_conformance,content_type_conformance,"
+        "response_schema_conformance"
+    )
+    done = subprocess.run(
+        [
+            *(str(program), "run", f"{served.url}/openapi.json", "--checks", checks),
+            *("--phases", "fuzzing", "-n", "4", "--request-timeout", "15", "--no-color"),
+            *("--seed", "1", "--suppress-health-check", "all"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=55,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
