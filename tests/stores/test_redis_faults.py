@@ -268,6 +268,31 @@ async def test_a_claim_that_was_lost_is_worth_nothing_when_another_got_the_same(
     await second.close()
 
 
+async def test_fences_leap_past_those_that_were_lost(own_server: RedisServer) -> None:
+    first, second = (RedisStore(own_server.url("p")) for _ in range(2))
+    await first.open()
+    await second.open()
+    await first.create(new("a"))
+    files = own_server.directory / "appendonlydir"
+    shutil.copytree(files, own_server.directory / "older")
+    for fence in (1, 2):
+        assert await claimed(first, "w1") == ["a"]
+        await first.commit(turn("a", fence=fence, worker="w1", release=True))
+    assert await claimed(first, "w1") == ["a"]  # with fence 3
+    own_server.kill()
+    shutil.rmtree(files)
+    shutil.move(own_server.directory / "older", files)
+    await asyncio.to_thread(own_server.start)
+    await first.create(new("b", workflow="other"))
+    for _ in range(3):
+        (row,) = await second.claim("w2", ["wf"], 100.0, 1)
+        with pytest.raises(LeaseLost):
+            await first.commit(turn("a", b"lost", fence=3, worker="w1"))
+        await second.commit(turn("a", fence=row.fence, worker="w2", release=True))
+    await first.close()
+    await second.close()
+
+
 async def test_a_loss_that_was_seen_to_is_not_seen_to_again(own_server: RedisServer) -> None:
     stores = [RedisStore(own_server.url("p")) for _ in range(3)]
     for store in stores:
