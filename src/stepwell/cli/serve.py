@@ -13,11 +13,13 @@ from stepwell.authoring.tasks import tasks
 from stepwell.cli import output
 from stepwell.cli.documents import load_tasks
 from stepwell.cli.engines import end_now, run_steps
+from stepwell.cli.errors import CommandError
 from stepwell.cli.interrupts import Interrupts
 from stepwell.cli.load import load_all
 from stepwell.cli.logs_handler import console_logging
 from stepwell.cli.options import Duration, Exit, shared_options
 from stepwell.cli.options import settings as shared
+from stepwell.server.http_task import http_request
 from stepwell.server.serving import (
     app_of,
     check_safe,
@@ -102,6 +104,11 @@ async def _serve(wanted: Settings) -> Exit:
         console_logging(console),
     ):
         load_tasks(words_of(wanted.tasks), tasks)
+        if hosts := words_of(wanted.http_hosts):
+            try:
+                tasks.register(http_request(hosts, words_of(wanted.http_schemes)))
+            except ValueError as error:
+                raise CommandError(str(error), hint="Put STEPWELL_HTTP_SCHEMES right.") from error
         workflows = load_all(words_of(wanted.app))
         listening = listen_on(wanted)
         opened = await open_engine(wanted, workflows)

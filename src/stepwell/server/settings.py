@@ -66,6 +66,10 @@ class Settings(BaseSettings):
     allow_host: str = Field("", description="Further host names that it answers to, with commas.")
     tasks: str = Field("", description="Modules with tasks for documents, with commas.")
     app: str = Field("", description="Modules with workflows to serve, with commas.")
+    http_hosts: str = Field(
+        "", description="Hosts that the task http_request may ask, with commas; none: no such task."
+    )
+    http_schemes: str = Field("https", description="How it may ask them: https, http.")
     lease: float = Field(15.0, gt=0, description="Seconds before others take over its runs.")
     drain_seconds: float = Field(30.0, ge=0, description="Seconds steps may go on when it stops.")
     heartbeat: float = Field(15.0, gt=0, description="Seconds between signs of life of streams.")
