@@ -3,7 +3,7 @@
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean postgres
+.PHONY: help demo test lint bench clean postgres redis
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,7 +20,7 @@ help: ## this list
 demo: $(READY) ## see stepwell work
 	@$(BIN)/python -m stepwell.demo
 
-test: lint postgres ## everything CI runs: style, types, import direction, tests, examples
+test: lint postgres redis ## everything CI runs: style, types, import direction, tests, examples
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -q --hypothesis-profile=ci
 
 # Tests of the PostgreSQL store start servers of their own. Where the programs are missing root gets
@@ -34,6 +34,18 @@ postgres:
 				|| echo "stepwell: that failed; tests of the PostgreSQL store will not run" >&2; \
 		else \
 			echo "stepwell: no PostgreSQL here, so tests of its store are skipped (Debian: apt-get install postgresql)" >&2; \
+		fi; \
+	fi
+
+redis:
+	@if ! command -v redis-server >/dev/null; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "stepwell: no Redis for the tests; running: apt-get install redis-server"; \
+			export DEBIAN_FRONTEND=noninteractive; \
+			{ apt-get update -qq && apt-get install -y -qq --no-install-recommends redis-server; } >/dev/null \
+				|| echo "stepwell: that failed; tests of the Redis store will not run" >&2; \
+		else \
+			echo "stepwell: no Redis here, so tests of its store are skipped (Debian: apt-get install redis-server)" >&2; \
 		fi; \
 	fi
 
