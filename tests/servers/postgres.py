@@ -66,6 +66,7 @@ class PostgresServer:
             "log_min_messages": "fatal",
         }
         self.process: subprocess.Popen[bytes] | None = None
+        self._watch: subprocess.Popen[bytes] | None = None
         # The server refuses to run as root.
         root = hasattr(os, "geteuid") and os.geteuid() == 0
         self._user = ("postgres" if _has_user("postgres") else "nobody") if root else None
@@ -95,6 +96,9 @@ class PostgresServer:
             cwd="/",
         )
         log.close()
+        # When the tests are killed the pipe closes, and the server goes with them.
+        script = f"cat >/dev/null; kill -QUIT {self.process.pid}; rm -rf {self.directory}"
+        self._watch = subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, cwd="/")
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
@@ -107,6 +111,10 @@ class PostgresServer:
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """End it: SIGINT breaks connections and shuts down in order, SIGQUIT is a crash."""
+        if self._watch is not None:
+            self._watch.kill()
+            self._watch.communicate()
+            self._watch = None
         if self.process is not None:
             self.process.send_signal(how)
             self.process.wait()
