@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, cast
+from urllib.parse import quote
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -184,7 +185,10 @@ async def definitions(request: Request) -> Response:
             "version": program.definition.version,
             "steps": [s.name for s in program.definition.steps if not s.name.startswith("(")],
             "input_schema": input_schema(program),
-            "links": {"run": f"{root}/{name}/run", "graph": f"{root}/{name}/graph"},
+            "links": {
+                "run": f"{root}/{quote(name, safe='')}/run",
+                "graph": f"{root}/{quote(name, safe='')}/graph",
+            },
         }
         for name, program in sorted(service.definitions().items())
     ]

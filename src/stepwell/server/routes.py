@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -55,7 +56,7 @@ def service_of(request: Request) -> Service:
 
 def links_of(request: Request, run_id: str) -> dict[str, str]:
     """Where a run can be looked at and spoken to."""
-    here = f"{request.scope.get('root_path', '')}/api/workflow/{run_id}"
+    here = f"{request.scope.get('root_path', '')}/api/workflow/{quote(run_id, safe='')}"
     return {
         "self": here,
         "events": f"{here}/events",

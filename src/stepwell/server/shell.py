@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import logging
 import time
+import traceback
 from collections.abc import Callable, Collection
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -76,7 +77,9 @@ class Shell:
                 raise  # an answer is under way: the connection can only be cut
             problem = problem_of(error)
             if problem is None:
-                logger.exception("%s %s failed", scope["method"], scope["path"])
+                # The trace is text of the message: handlers that show no traces show this one.
+                trace = traceback.format_exc()
+                logger.error("%s %s failed\n%s", scope["method"], scope["path"], trace)
                 problem = Problem(
                     500,
                     "internal_error",

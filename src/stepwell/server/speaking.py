@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
@@ -14,6 +14,14 @@ from stepwell.server.problems import Problem
 from stepwell.server.routes import Key, body_of, event_name, known_id, links_of, service_of
 
 router = APIRouter()
+
+
+def new_id_of(fields: dict[str, Any]) -> str | None:
+    """The id that a new run is to have; one that can stand in a path."""
+    found = word_of(text_of(fields, "id"), "id")
+    if found is not None and "/" in found:
+        raise Problem(422, "bad_word", "an id that is asked for here has no /")
+    return found
 
 
 @router.post(
@@ -139,7 +147,7 @@ async def resume(request: Request, workflow_id: str) -> Response:
 async def retry(request: Request, workflow_id: str) -> Response:
     """Try a failed run again from the step that failed it, as a new run."""
     service, run_id = service_of(request), known_id(workflow_id)
-    new_id = word_of(text_of(await read_object(request, "id"), "id"), "id")
+    new_id = new_id_of(await read_object(request, "id"))
     handler = await service.engine.retry(run_id, new_id=new_id)
     return await _now(request, handler.run_id)
 
@@ -167,7 +175,7 @@ async def fork(request: Request, workflow_id: str) -> Response:
             seq=seq,
             step=step,
             input=given or None,
-            new_id=word_of(text_of(fields, "id"), "id"),
+            new_id=new_id_of(fields),
         )
     except RunAlreadyExists:
         raise
