@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import shutil
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from redis.exceptions import (
@@ -45,6 +47,7 @@ from stepwell.stores.conformance import (
 )
 from stepwell.stores.redis import RedisStore, jobs
 from stepwell.stores.redis.errors import translate
+from stepwell.stores.redis.line import Line
 from stepwell.stores.redis.place import parse, survival
 from stepwell.values import RunStatus
 
@@ -417,6 +420,51 @@ async def test_waitaof_needs_a_server_that_has_it(redis: RedisServer, prefix: st
     await begin(store, "a", b"1")
     assert await journal(store, "a") == [(1, b"1")]
     await store.close()
+
+
+class WaitsForDisk:
+    """A line whose server is 7.2: says what it was asked to say, and keeps what it was asked."""
+
+    def __init__(self, *replies: object) -> None:
+        self.asked: list[tuple[str, ...]] = []
+        self._replies = iter(replies)
+
+    async def call(self, *commands: tuple[str, ...]) -> list[object]:
+        self.asked += commands
+        return [1, next(self._replies)]
+
+
+async def test_each_group_waits_until_it_is_on_the_disk(store: RedisStore) -> None:
+    writer = store._write()
+    line = WaitsForDisk([0, 0], [0, 1], [1, 0])
+    await writer._sync(cast(Line, line))
+    # A write comes first each time: WAITAOF waits for what this very connection has written.
+    assert [command[0] for command in line.asked] == ["HSET", "WAITAOF"] * 3
+    assert {command[1:3] for command in line.asked[1::2]} == {("1", "0")}
+    refused = WaitsForDisk(ResponseError("ERR WAITAOF cannot be used when appendonly is disabled"))
+    with pytest.raises(StoreError, match="appendonly is disabled"):
+        await writer._sync(cast(Line, refused))
+
+
+async def test_what_was_kept_and_not_synced_is_kept_once(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit that failed would be made again by its engine: it was kept, so it must not fail."""
+    writer = store._write()
+    refusals = 2
+
+    async def sync(line: Line) -> None:
+        nonlocal refusals
+        refusals -= 1
+        if refusals >= 0:
+            raise StoreError("WAITAOF cannot be used when appendonly is disabled")
+
+    await begin(store, "a", b"1")
+    monkeypatch.setattr(writer, "_place", dataclasses.replace(writer._place, waitaof=True))
+    monkeypatch.setattr(writer, "_sync", sync)
+    await store.commit(turn("a", b"2"))
+    assert refusals == -1
+    assert await journal(store, "a") == [(1, b"1"), (2, b"2")]
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,7 @@ class Writer:
                 await self._hang_up()
                 trouble = translate(error, self._place.url)
             except StoreError as error:
-                if not sent or not is_passing(error):
+                if not sent:
                     self._fail(group, error)
                     return
                 trouble = error
