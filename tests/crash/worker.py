@@ -16,7 +16,7 @@ from stepwell import Context, Engine, Event, StartEvent, StopEvent, Workflow, st
 from stepwell.stores.sqlite import SQLiteStore
 
 STEPS = 12
-SECONDS = 0.04
+SECONDS = 0.08
 LOG = -1
 NAME = ""
 

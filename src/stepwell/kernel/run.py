@@ -288,6 +288,9 @@ def _join_released(run: Run, e: JoinReleased) -> None:
         run.released = tuple([slots[number].popleft()[1] for number in sorted(slots)])
         if not any(slots.values()):
             joins.pop(key, None)
+            opened = run.streams.get(e.stream) if run.streams else None
+            if opened is not None and opened.joins is not None:
+                opened.joins.pop(e.step, None)
     else:
         # A collection is over; late members of its stream must find it so.
         members = slots.get(0, ())
