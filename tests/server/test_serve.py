@@ -369,7 +369,7 @@ def test_a_document_is_run_in_memory_and_in_a_store(
     assert (done.exit_code, "can't be read" in done.stderr) == (2, True)
 
 
-def test_random_requests_never_find_a_fault_of_the_service(serve: Serve) -> None:
+def test_random_requests_never_find_a_fault_of_the_service(serve: Serve, tmp_path: Path) -> None:
     """A few of each route; `schemathesis run http://127.0.0.1:8000/openapi.json` tries more."""
     program = Path(sys.executable).with_name("schemathesis")
     if not program.exists():
@@ -385,6 +385,7 @@ def test_random_requests_never_find_a_fault_of_the_service(serve: Serve) -> None
             *("--phases", "fuzzing", "-n", "4", "--request-timeout", "15", "--no-color"),
             *("--seed", "1", "--suppress-health-check", "all"),
         ],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=55,
