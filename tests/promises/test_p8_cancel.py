@@ -393,8 +393,10 @@ def test_an_accepted_cancel_survives_the_death_of_the_process(
 
     async def dies(me: Process) -> None:
         left: list[int] = []
+        writes: list[int] = []
 
-        def on_write(at: str, _: int) -> None:
+        def on_write(at: str, number: int) -> None:
+            writes.append(number)
             if left and at == "before":
                 left[0] -= 1
             if left == [0] and at == when:
@@ -406,7 +408,10 @@ def test_an_accepted_cancel_survives_the_death_of_the_process(
         async with Engine(store, FAMILY, poll=60.0) as engine:
             handler = await engine.start(FAMILY[0], run_id="parent", waits=False)
             await begun.wait()
-            await asyncio.sleep(0.03)  # the others begin
+            seen = -1
+            while seen != len(writes):  # the others begin, and then nothing is written any more
+                seen = len(writes)
+                await asyncio.sleep(0.2)
             left.append(number)
             await engine.cancel(handler.run_id)
             await asyncio.sleep(10.0)
