@@ -421,15 +421,20 @@ class StepTimeoutError(StepwellError, TimeoutError):
     Args:
         step: name of the step.
         timeout: the time it had, in seconds.
+        abandoned: whether its function goes on in a thread, which can't be stopped.
     """
 
     code = "step_timed_out"
     whose = "workflow"
 
-    def __init__(self, step: str, timeout: float) -> None:
-        super().__init__(f"Step {step!r} timed out after {timeout:g} seconds.")
+    def __init__(self, step: str, timeout: float, *, abandoned: bool = False) -> None:
+        text = f"Step {step!r} timed out after {timeout:g} seconds."
+        if abandoned:
+            text += " Its thread can't be stopped and goes on; what it returns is ignored."
+        super().__init__(text)
         self.step = step
         self.timeout = timeout
+        self.abandoned = abandoned
 
 
 class ExecutionRefused(StepwellError):

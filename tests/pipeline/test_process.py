@@ -109,8 +109,9 @@ def test_a_process_that_takes_too_long_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "pid"
     pipeline = Pipeline(ctx={"path": str(path)})
     pipeline.add_step(work.hangs, execution_mode=PROCESS, timeout=3.0)
-    with pytest.raises(StepTimeoutError):
+    with pytest.raises(StepTimeoutError) as caught:
         pipeline.run_sync()
+    assert not caught.value.abandoned
     assert not alive(int(path.read_text()))
 
 

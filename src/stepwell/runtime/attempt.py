@@ -54,6 +54,7 @@ class Attempt:
         "futures",
         "handler",
         "id",
+        "in_thread",
         "next",
         "outbox",
         "replay",
@@ -68,7 +69,7 @@ class Attempt:
         self.work = work
         self.step = work.step
         self.handler = handler
-        self.dead = self.expired = self.flushing = False
+        self.dead = self.expired = self.flushing = self.in_thread = False
         self.next: Attempt | None = None  # the one that is ready after this one
         self.task: asyncio.Task[None] | None = None
         self.ctx: object = None
@@ -92,7 +93,18 @@ class Attempt:
         """Run a plain function off the event loop."""
         if execution == "process":
             return run_in_process(func, kwargs, self.step)
-        return run_in_thread(func, kwargs, self.step)
+        return self._threaded(run_in_thread(func, kwargs, self.step))
+
+    async def _threaded(self, call: Awaitable[object]) -> object:
+        """Wait for a call in a thread; noting that it goes on, if it does."""
+        self.in_thread = True
+        try:
+            value = await call
+        except Exception:
+            self.in_thread = False
+            raise
+        self.in_thread = False
+        return value
 
     # --- for handlers that see to the run's state themselves -------------------------------------
 
@@ -164,8 +176,9 @@ class Attempt:
         active = self.active
         if active.pools is None:
             active.pools = Pools(active.definition.name)
-        call = active.pools.in_process if mode == "process" else active.pools.in_thread
-        return await call(func, kwargs, self.step)
+        if mode == "process":
+            return await active.pools.in_process(func, kwargs, self.step)
+        return await self._threaded(active.pools.in_thread(func, kwargs, self.step))
 
     async def broadcast(self, tag: str, payload: Mapping[str, Any]) -> int:
         """Answer every run that waits for a message with this tag; how many there were."""

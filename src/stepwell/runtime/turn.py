@@ -699,7 +699,7 @@ class ActiveRun:
 
     def _timeout_of(self, attempt: Attempt) -> StepTimeoutError:
         timeout = self.definition.by_name[attempt.step].timeout
-        return StepTimeoutError(attempt.step, timeout or 0.0)
+        return StepTimeoutError(attempt.step, timeout or 0.0, abandoned=attempt.in_thread)
 
     def _failed(self, attempt: Attempt, error: Exception) -> Fail:
         """The attempt failed with `error`: ask the step's retry policy what now."""
