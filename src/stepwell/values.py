@@ -111,3 +111,12 @@ def utc(at: float) -> datetime:
     '1970-01-01T00:00:00+00:00'
     """
     return datetime.fromtimestamp(at, UTC)
+
+
+def iso(at: float | None) -> str | None:
+    """A moment (seconds since the epoch) for machines: ISO 8601 in UTC; None stays None.
+
+    >>> iso(0)
+    '1970-01-01T00:00:00+00:00'
+    """
+    return None if at is None else utc(at).isoformat()

@@ -13,6 +13,7 @@ from stepwell.cli import output
 from stepwell.cli.asking import fields_of
 from stepwell.cli.options import Duration, Moment
 from stepwell.cli.progress import Picture, Progress
+from stepwell.runtime.history import plain
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_answers_as_they_are_typed(typed: str, fields: dict[str, Any]) -> None:
 
 
 def test_fields_that_an_event_does_not_declare_are_shown_like_the_others() -> None:
-    assert output.plain({"a": 1, "_data": {"b": [{"_data": {"c": 2}}]}}) == {
+    assert plain({"a": 1, "_data": {"b": [{"_data": {"c": 2}}]}}) == {
         "a": 1,
         "b": [{"c": 2}],
     }

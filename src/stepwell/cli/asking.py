@@ -21,6 +21,7 @@ from stepwell.authoring.program import Program
 from stepwell.cli import output
 from stepwell.cli.running import Watched, response_tag
 from stepwell.cli.waits import asked, how_to_answer
+from stepwell.runtime.history import plain
 from stepwell.runtime.views import WaitInfo
 
 _END = {"status", "result", "error"}
@@ -91,8 +92,8 @@ class Asker:
     async def _wait_of(self, event: Event) -> WaitInfo | None:
         """The wait that the question belongs to: one that has it, or the only one without any."""
         waits = [w for w in await self._watched.waits() if w.event and w.id not in self._asked]
-        fields = output.plain(event)
-        of_it = [w for w in waits if w.question is not None and output.plain(w.question) == fields]
+        fields = plain(event)
+        of_it = [w for w in waits if w.question is not None and plain(w.question) == fields]
         if not of_it:
             of_it = [w for w in waits if w.question is None]
             of_it = of_it if len(of_it) == 1 else []

@@ -21,6 +21,7 @@ from stepwell.cli.load import is_module, load_all, load_one
 from stepwell.cli.options import Exit, app_option, settings, shared_options, store_option
 from stepwell.errors import RunNotFound
 from stepwell.kernel.definition import Definition
+from stepwell.runtime.history import plain
 
 
 @click.command()
@@ -136,6 +137,6 @@ def _drawn(definition: Definition, view: RunView | None, machine: Machine | None
                 {"from": source or None, "event": tag, "to": target or None, "times": times}
                 for (source, tag, target), times in view.visited.items()
             ],
-            "steps": output.plain(dict(view.steps)),
+            "steps": plain(dict(view.steps)),
         }
     return json.dumps(whole, indent=2, ensure_ascii=False)

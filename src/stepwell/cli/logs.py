@@ -12,7 +12,6 @@ from stepwell.authoring.machine.body import MOVED, ON_FAIL
 from stepwell.authoring.machine.words import is_hidden, step_said, tag_said, wanted
 from stepwell.cli import output
 from stepwell.cli.engines import find_run, looking, run_async
-from stepwell.cli.history import Batch, History, Work, batches_of
 from stepwell.cli.narrative import error, message
 from stepwell.cli.options import server_option, settings, shared_options, store_option
 from stepwell.cli.waits import asked
@@ -35,7 +34,8 @@ from stepwell.kernel.journal import (
 )
 from stepwell.kernel.outcomes import ChildResult, Message
 from stepwell.runtime.engine import Engine
-from stepwell.values import Json
+from stepwell.runtime.history import Batch, History, Work, batches_of, plain
+from stepwell.values import Json, iso
 
 _POLL = 0.5
 """Seconds between two looks at a run that is followed, when the store tells of no change."""
@@ -104,7 +104,7 @@ def _print(batch: Batch, history: History, events: bool, after: int) -> None:
             if events and kind not in ("event", "question", "ended"):
                 continue
             if settings().json:
-                output.json_line({"row": seq, "at": output.iso(at), "kind": kind, **fields})
+                output.json_line({"row": seq, "at": iso(at), "kind": kind, **fields})
                 continue
             style = _STYLES.get(kind, "")
             if kind == "ended":
@@ -132,7 +132,7 @@ def lines_of(entry: Entry, work: Work | None) -> Iterator[Line]:
         case WorkAdded() if entry.begun:
             yield "step", of, f"{nth} begins{_given(work)}"
         case WorkAdded(not_before=until) if until is not None:
-            yield "sleeps", {**of, "until": output.iso(until)}, f"until {output.local(until)}"
+            yield "sleeps", {**of, "until": iso(until)}, f"until {output.local(until)}"
         case WorkAdded():
             yield "queued", of, f"{nth}{_given(work)}"
         case WorkBegun() if work is not None:
@@ -145,7 +145,7 @@ def lines_of(entry: Entry, work: Work | None) -> Iterator[Line]:
                 **of,
                 "attempt": tries,
                 "error": {"type": failure.type, "message": failure.message},
-                "retry_at": output.iso(at),
+                "retry_at": iso(at),
             }
             if at is None:
                 yield "failed", fields, f"{nth} for good, at try {tries}: {error(failure)}"
@@ -190,17 +190,17 @@ def _event(given: Message) -> dict[str, Json]:
         if child.error is not None:
             ended["error"] = {"type": child.error.type, "message": child.error.message}
         if child.result is not None:
-            ended["result"] = output.plain(child.result.payload)
+            ended["result"] = plain(child.result.payload)
         return {"event": given.tag, "fields": ended}
-    return {"event": given.tag, "fields": output.plain(given.payload)}
+    return {"event": given.tag, "fields": plain(given.payload)}
 
 
 def _wait(entry: WaitOpened | WaitEnded, of: dict[str, Json], nth: str) -> Iterator[Line]:
     fields: dict[str, Json] = {**of, "wait": entry.id}
     if isinstance(entry, WaitOpened):
-        fields |= {"event": entry.tag, "due": output.iso(entry.due)}
+        fields |= {"event": entry.tag, "due": iso(entry.due)}
         if entry.question is not None:
-            payload = output.plain(entry.question.payload)
+            payload = plain(entry.question.payload)
             yield "question", {**fields, "question": payload}, f"{entry.id}: {asked(payload)}"
         else:
             until = "" if entry.due is None else f" until {output.local(entry.due)}"
@@ -232,6 +232,6 @@ def _end(entry: RunEnded) -> Line:
         fields["error"] = {"type": entry.error.type, "message": entry.error.message}
         text += f" {error(entry.error)}"
     if entry.result is not None:
-        fields["result"] = output.plain(entry.result.payload)
+        fields["result"] = plain(entry.result.payload)
         text += f" {message(entry.result)}"
     return "ended", fields, text

@@ -14,15 +14,16 @@ import textwrap
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import IO, Any, cast
+from typing import IO
 
-from pydantic_core import to_json, to_jsonable_python
+from pydantic_core import to_json
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
 from stepwell.cli.options import settings
-from stepwell.values import Json, utc
+from stepwell.runtime.history import plain
+from stepwell.values import Json
 
 _UNLIMITED = 100_000
 
@@ -86,25 +87,6 @@ def json_line(value: object, file: IO[str] | None = None) -> None:
     out.flush()
 
 
-def plain(value: object) -> Any:
-    """`value` as JSON values: events as their fields, what can't be written as its text."""
-    return _flat(to_jsonable_python(value, fallback=str, inf_nan_mode="strings"))
-
-
-def _flat(value: Any) -> Any:
-    """Events keep fields that their class does not declare under `_data`; people do not care."""
-    if isinstance(value, dict):
-        rows = cast("dict[str, Any]", value)
-        extra = rows.get("_data")
-        if isinstance(extra, dict):
-            rows = {k: v for k, v in rows.items() if k != "_data"}
-            rows.update(cast("dict[str, Any]", extra))
-        return {key: _flat(item) for key, item in rows.items()}
-    if isinstance(value, list):
-        return [_flat(item) for item in cast("list[Any]", value)]
-    return value
-
-
 def brief(value: object, most: int = 60) -> str:
     """`value` in one line of at most so many characters."""
     flat = plain(value)
@@ -137,11 +119,6 @@ def clock(at: float) -> str:
     """The local time of day, to the millisecond."""
     there = datetime.fromtimestamp(at)
     return f"{there:%H:%M:%S}.{there.microsecond // 1000:03d}"
-
-
-def iso(at: float | None) -> str | None:
-    """A moment for machines: ISO 8601 in UTC."""
-    return None if at is None else utc(at).isoformat()
 
 
 def ago(at: float, now: float | None = None) -> str:

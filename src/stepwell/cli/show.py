@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import cast
+from collections.abc import Sequence
 
 import click
 from rich.console import Console
@@ -15,14 +14,21 @@ from stepwell.authoring.machine.body import ON_FAIL
 from stepwell.authoring.machine.words import is_hidden, step_said, tag_said
 from stepwell.cli import output
 from stepwell.cli.engines import find_run, looking, run_async
-from stepwell.cli.history import Batch, History, Work, batches_of, by_step, history_of
 from stepwell.cli.narrative import told
 from stepwell.cli.options import server_option, settings, shared_options, store_option
-from stepwell.cli.waits import how_to_retry, print_waits, wait_json
+from stepwell.cli.waits import how_to_retry, print_waits
 from stepwell.kernel.journal import Entry
-from stepwell.kernel.outcomes import Message
+from stepwell.runtime.history import (
+    Batch,
+    History,
+    Work,
+    batches_of,
+    by_step,
+    history_of,
+    result_of,
+)
 from stepwell.runtime.views import RunInfo, Why
-from stepwell.values import Json, RunStatus
+from stepwell.values import Json, RunStatus, iso
 
 _EACH = 5
 """A step with more pieces of work than this is shown as one line."""
@@ -55,8 +61,7 @@ async def _show(given: str, journal: bool, each: bool, url: str) -> None:
         whole = _json(info, why, history, children)
         if journal:
             whole["journal"] = [
-                {"row": seq, "at": output.iso(at), "entries": list(entries)}
-                for seq, at, entries in rows
+                {"row": seq, "at": iso(at), "entries": list(entries)} for seq, at, entries in rows
             ]
         output.document(whole)
         return
@@ -212,14 +217,6 @@ def _entry(entry: Entry) -> tuple[str, str]:
 # --- for programs --------------------------------------------------------------------------------
 
 
-def result_of(message: Message) -> Json:
-    """What a run gave, without its code: the result of a plain stop event, else its fields."""
-    fields = cast("Json", output.plain(message.payload))
-    if message.tag == "StopEvent" and isinstance(fields, Mapping) and set(fields) <= {"result"}:
-        return fields.get("result")
-    return fields
-
-
 def _json(
     info: RunInfo, why: Why, history: History, children: Sequence[RunInfo]
 ) -> dict[str, Json]:
@@ -227,7 +224,7 @@ def _json(
     return {
         **info.to_json(),
         "why": why.sentence,
-        "waits": [wait_json(wait) for wait in why.waits],
+        "waits": [wait.to_json() for wait in why.waits],
         "steps": [work_json(w) for w in history.works.values() if not _of_machinery(w.step)],
         "children": [{"id": c.id, "status": c.status.value} for c in children],
         "result": None if end is None or end.result is None else result_of(end.result),
@@ -241,18 +238,18 @@ def work_json(work: Work) -> dict[str, Json]:
         "step": step_said(work.step),
         "input": [said for said in map(tag_said, work.given) if said],
         "status": work.status,
-        "added": output.iso(work.added),
-        "ended": output.iso(work.ended),
+        "added": iso(work.added),
+        "ended": iso(work.ended),
         "seconds": work.took,
         "waits": list(work.waited),
         "attempts": [
             {
-                "began": output.iso(a.began),
-                "ended": output.iso(a.ended),
+                "began": iso(a.began),
+                "ended": iso(a.ended),
                 "error": None
                 if a.error is None
                 else {"type": a.error.type, "message": a.error.message},
-                "retry_at": output.iso(a.retry_at),
+                "retry_at": iso(a.retry_at),
             }
             for a in work.attempts
         ],

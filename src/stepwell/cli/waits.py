@@ -15,6 +15,7 @@ from stepwell.authoring.machine.body import MOVED
 from stepwell.authoring.machine.words import step_said, wanted
 from stepwell.cli import output
 from stepwell.cli.options import DEFAULT_STORE, settings
+from stepwell.runtime.history import plain
 from stepwell.runtime.views import RunInfo, WaitInfo
 from stepwell.values import Json, RunStatus
 
@@ -22,25 +23,9 @@ _ASKING = ("prefix", "question", "prompt", "message", "text")
 """Fields of a question that hold what to ask, by custom."""
 
 
-def wait_json(wait: WaitInfo) -> dict[str, Json]:
-    """A wait as JSON values."""
-    return {
-        "id": wait.id,
-        "event": wait.event,
-        "step": wait.step,
-        "since": output.iso(wait.since),
-        "due": output.iso(wait.due),
-        "child": wait.child,
-        "question": wait.question,
-        "where": None if wait.where is None else dict(wait.where),
-        "then": None if wait.then is None else step_said(wait.then),
-        "on_timeout": None if wait.on_timeout is None else step_said(wait.on_timeout),
-    }
-
-
 def asked(question: object) -> str:
     """What a question asks, as a text; "" when there is no question."""
-    fields = cast("Json", output.plain(question))
+    fields = cast("Json", plain(question))
     if isinstance(fields, Mapping):
         for name in _ASKING:
             text = fields.get(name)

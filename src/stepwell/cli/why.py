@@ -9,7 +9,7 @@ from stepwell.cli import output
 from stepwell.cli.engines import find_run, looking, run_async
 from stepwell.cli.load import load_all
 from stepwell.cli.options import app_option, server_option, settings, shared_options, store_option
-from stepwell.cli.waits import how_to_retry, print_waits, wait_json
+from stepwell.cli.waits import how_to_retry, print_waits
 
 
 @click.command()
@@ -38,7 +38,7 @@ async def _why(given: str, app: tuple[str, ...], url: str) -> None:
                 "status": why.status.value,
                 "sentence": why.sentence,
                 "steps": list(why.steps),
-                "waits": [wait_json(wait) for wait in why.waits],
+                "waits": [wait.to_json() for wait in why.waits],
             }
         )
         return

@@ -29,6 +29,7 @@ from stepwell.cli.options import (
 )
 from stepwell.runtime.engine import Engine
 from stepwell.runtime.telemetry import listen
+from stepwell.values import iso
 
 _STYLES = {
     "run.parked": "bold yellow",
@@ -161,7 +162,7 @@ class Teller:
         if self._quiet and name not in _QUIET:
             return
         if self._json:
-            output.json_line({"event": name, **fields, "at": output.iso(fields["at"])}, self._out)
+            output.json_line({"event": name, **fields, "at": iso(fields["at"])}, self._out)
             return
         rest = " ".join(
             _said(k, v)

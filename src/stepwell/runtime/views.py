@@ -16,7 +16,7 @@ from stepwell.kernel.outcomes import Message
 from stepwell.kernel.rest import held_up, in_vain
 from stepwell.kernel.run import DELAYED, QUEUED, RUNNING, Run, next_due, pending
 from stepwell.stores.base import MessageRow, RunRow
-from stepwell.values import Json, RunStatus, utc
+from stepwell.values import Json, RunStatus, iso, utc
 
 SHOWN = 20
 """How many waits of a run are kept with its row; the journal has them all."""
@@ -49,6 +49,21 @@ class WaitInfo:
     where: Mapping[str, Json] | None = None
     then: str | None = None
     on_timeout: str | None = None
+
+    def to_json(self) -> dict[str, Json]:
+        """The wait as JSON values; times as ISO 8601 in UTC."""
+        return {
+            "id": self.id,
+            "event": self.event,
+            "step": self.step,
+            "since": iso(self.since),
+            "due": iso(self.due),
+            "child": self.child,
+            "question": self.question,
+            "where": None if self.where is None else dict(self.where),
+            "then": None if self.then is None else step_said(self.then),
+            "on_timeout": None if self.on_timeout is None else step_said(self.on_timeout),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +106,16 @@ class RunInfo:
 
     def to_json(self) -> dict[str, Json]:
         """The run as JSON values; times as ISO 8601 in UTC."""
-
-        def time(at: float | None) -> str | None:
-            return None if at is None else utc(at).isoformat()
-
         return {
             "id": self.id,
             "workflow": self.workflow,
             "version": self.version,
             "status": self.status.value,
-            "created": time(self.created),
-            "updated": time(self.updated),
-            "ended": time(self.ended),
+            "created": iso(self.created),
+            "updated": iso(self.updated),
+            "ended": iso(self.ended),
             "owner": self.owner,
-            "due": time(self.due) if self.status is RunStatus.WAITING else None,
+            "due": iso(self.due) if self.status is RunStatus.WAITING else None,
             "parent": self.parent,
             "key": self.key,
             "correlation": self.correlation,
@@ -113,21 +124,7 @@ class RunInfo:
             "error": self.error,
             "journal_rows": self.seq,
             "unread": list(self.unread),
-            "waits": [
-                {
-                    "id": w.id,
-                    "event": w.event,
-                    "step": w.step,
-                    "since": time(w.since),
-                    "due": time(w.due),
-                    "child": w.child,
-                    "question": w.question,
-                    "where": w.where,
-                    "then": w.then,
-                    "on_timeout": w.on_timeout,
-                }
-                for w in self.waits
-            ],
+            "waits": [wait.to_json() for wait in self.waits],
         }
 
 

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from stepwell.authoring.document_run import Documents
-from stepwell.cli.history import Work, decoded
-from stepwell.cli.output import iso, plain
 from stepwell.errors import RunNotFound, StoreError
 from stepwell.kernel.journal import (
     AttemptFailed,
@@ -36,9 +34,10 @@ from stepwell.kernel.journal import (
 )
 from stepwell.kernel.outcomes import Message
 from stepwell.runtime.engine import Engine
+from stepwell.runtime.history import Work, decoded, plain
 from stepwell.server.problems import Problem
 from stepwell.server.shown import Reader, error_json
-from stepwell.values import Json
+from stepwell.values import Json, iso
 
 logger = logging.getLogger("stepwell")
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -23,14 +23,15 @@ from stepwell.authoring.drawing.journal import definition_seen
 from stepwell.authoring.drawing.run import run_view
 from stepwell.authoring.program import Program
 from stepwell.authoring.tasks import TaskRegistry
-from stepwell.cli.history import batches_of
 from stepwell.errors import RunAlreadyExists, WorkflowNotRegistered, WorkflowRuntimeError
 from stepwell.kernel.outcomes import Message
 from stepwell.runtime.clock import new_run_id
 from stepwell.runtime.engine import Engine
 from stepwell.runtime.handler import WorkflowHandler
+from stepwell.runtime.history import batches_of
 from stepwell.runtime.views import RunInfo
 from stepwell.server.feed import Feeds
+from stepwell.server.keys import Keys, check_same, fingerprint_of, found, id_for
 from stepwell.server.metrics import Metrics
 from stepwell.server.problems import RETRY_AFTER, Problem
 from stepwell.server.shown import Reader
@@ -87,6 +88,7 @@ class Service:
         self.feeds = Feeds(engine, self.documents)
         self.metrics = Metrics()
         self._queued: tuple[float, int] = (0.0, 0)
+        self._keys = Keys()
 
     def durability(self) -> str:
         """What a committed step survives, for people and for the header."""
@@ -112,27 +114,56 @@ class Service:
             document, message = await asyncio.to_thread(self._prepared, given, fields)
         else:
             document, message = self._prepared(given, fields)
-        before = await self._before(NAME, key)
-        run_id = new_run_id()
-        handler = self.engine.begin(
-            self.documents,
-            self.documents.compiled(),
-            [message],
-            run_id=run_id,
-            key=key,
-            correlation=document.name,
-            priority=document.priority(),
-        )
-        await handler.started()
-        again = before is not None or handler.run_id != run_id
-        if again and (await self.engine.get(handler.run_id)).version != document.digest():
-            raise Problem(
-                422,
-                "idempotency_key_reused",
-                f"the key {key!r:.80} was given with another document, for run {handler.run_id}",
-                hint="Give every workflow a key of its own.",
+
+        async def begin(run_id: str) -> WorkflowHandler[Any]:
+            handler = self.engine.begin(
+                self.documents,
+                self.documents.compiled(),
+                [message],
+                run_id=run_id,
+                key=key,
+                correlation=document.name,
+                priority=document.priority(),
             )
-        return handler, again
+            await handler.started()
+            return handler
+
+        return await self._start(NAME, key, body, begin)
+
+    async def _start(
+        self,
+        workflow: str,
+        key: str | None,
+        asked: object,
+        begin: Callable[[str], Awaitable[WorkflowHandler[Any]]],
+    ) -> tuple[WorkflowHandler[Any], bool]:
+        """Start a run, unless this request did so before: then the run that it started.
+
+        Args:
+            workflow: what is to run.
+            key: the request's key; None: it is like no other.
+            asked: the request, as JSON values.
+            begin: starts a run with this id, or finds the one that has the key.
+        """
+        await self.engine.start_up()
+        if key is None:
+            # A start is tried again for long when the store is in trouble: whoever comes while
+            # it is gone is told at once.
+            await self.engine.store.get("-")
+            await self._check_room()
+            return await begin(new_run_id()), False
+        fingerprint = fingerprint_of(workflow, asked)
+        async with self._keys.held(key):
+            before = await found(
+                self.engine.store, key, workflow, self.engine.workflows, fingerprint
+            )
+            if before is not None:
+                return await self.engine.handler(before), True
+            await self._check_room()
+            run_id = id_for(fingerprint)
+            handler = await begin(run_id)
+        check_same(handler.run_id, key, fingerprint)  # another process may have been first
+        return handler, handler.run_id != run_id
 
     def _prepared(
         self, given: Mapping[str, Any], fields: object
@@ -149,29 +180,23 @@ class Service:
         """Start a run of a registered workflow; as `start_document`."""
         if name not in self.engine.workflows or name == NAME:
             raise WorkflowNotRegistered(name, sorted(self.definitions()))
-        before = await self._before(name, key)
-        run_id = new_run_id()
-        try:
-            handler = await self.engine.start(
-                name, fields, run_id=run_id, key=key, priority=priority
-            )
-        except RunAlreadyExists:
-            raise
-        except (WorkflowRuntimeError, ValueError, TypeError) as error:
-            raise Problem(
-                422, "bad_input", f"{name} can't be started with this: {_why(error)}"
-            ) from error
-        return handler, before is not None or handler.run_id != run_id
 
-    async def _before(self, workflow: str, key: str | None) -> str | None:
-        """The run that was started with this key; else there has to be room for another one."""
-        await self.engine.start_up()
-        if key is None:
-            # A start is tried again for long when the store is in trouble: whoever comes while
-            # it is gone is told at once.
-            await self.engine.store.get("-")
-        elif found := await self.engine.store.find(workflow, key):
-            return found
+        async def begin(run_id: str) -> WorkflowHandler[Any]:
+            try:
+                return await self.engine.start(
+                    name, fields, run_id=run_id, key=key, priority=priority
+                )
+            except RunAlreadyExists:
+                raise
+            except (WorkflowRuntimeError, ValueError, TypeError) as error:
+                raise Problem(
+                    422, "bad_input", f"{name} can't be started with this: {_why(error)}"
+                ) from error
+
+        return await self._start(name, key, [fields, priority], begin)
+
+    async def _check_room(self) -> None:
+        """Raises `Problem` when there is no room for another run."""
         now = time.monotonic()
         at, queued = self._queued
         if now - at > _COUNTED_FOR:
@@ -186,7 +211,6 @@ class Service:
                 hint="Come again later: nothing was started.",
                 headers={"Retry-After": str(RETRY_AFTER)},
             )
-        return None
 
     async def wait(self, handler: WorkflowHandler[Any], seconds: float) -> bool:
         """Wait for a run's end for so long; whether it has come."""

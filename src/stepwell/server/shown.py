@@ -15,15 +15,12 @@ from stepwell.authoring.document_run import NAME, OWN_DOCUMENT, Documents, docum
 from stepwell.authoring.machine.words import is_hidden, step_said
 from stepwell.authoring.program import Program
 from stepwell.authoring.tasks import TaskStatus
-from stepwell.cli.history import Batch, History, Work
-from stepwell.cli.output import iso, plain
-from stepwell.cli.show import result_of
-from stepwell.cli.waits import wait_json
 from stepwell.errors import StepwellError
 from stepwell.kernel.journal import Entry, Joined, StateEdited, WorkAdded
 from stepwell.kernel.outcomes import Message
+from stepwell.runtime.history import Batch, History, Work, plain, result_of
 from stepwell.runtime.views import RunInfo, WaitInfo
-from stepwell.values import ErrorInfo, Json, RunStatus
+from stepwell.values import ErrorInfo, Json, RunStatus, iso
 
 MAX_SHOWN = 1000
 """How many tasks of a run that is no document's are shown: the newest."""
@@ -139,7 +136,7 @@ class Reader:
         shown: dict[str, Any] = {
             **summary(self.info, links),
             "why": why,
-            "waits": [wait_json(wait) for wait in waits],
+            "waits": [wait.to_json() for wait in waits],
             "result": result,
             "steps": self._steps(),
         }
