@@ -23,12 +23,12 @@ from stepwell.authoring.drawing.journal import definition_seen
 from stepwell.authoring.drawing.run import run_view
 from stepwell.authoring.program import Program
 from stepwell.authoring.tasks import TaskRegistry
-from stepwell.cli.history import batches_of
 from stepwell.errors import RunAlreadyExists, WorkflowNotRegistered, WorkflowRuntimeError
 from stepwell.kernel.outcomes import Message
 from stepwell.runtime.clock import new_run_id
 from stepwell.runtime.engine import Engine
 from stepwell.runtime.handler import WorkflowHandler
+from stepwell.runtime.history import batches_of
 from stepwell.runtime.views import RunInfo
 from stepwell.server.feed import Feeds
 from stepwell.server.keys import Keys, check_same, fingerprint_of, found, id_for
