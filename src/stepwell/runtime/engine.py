@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self, cast
 
 from stepwell.authoring.events.model import Event
 from stepwell.authoring.events.state_store import InMemoryStateStore
-from stepwell.authoring.program import Program, TypeRegistry, bare_program
+from stepwell.authoring.program import Program, bare_program
 from stepwell.errors import (
     InvalidArgument,
     NoPendingQuestion,
@@ -30,7 +30,7 @@ from stepwell.kernel.inputs import Arrived, Edited, Start
 from stepwell.kernel.journal import Entry, RunEnded, RunResumed
 from stepwell.kernel.outcomes import Message
 from stepwell.kernel.rest import at_rest
-from stepwell.kernel.run import EVOLVE, Run
+from stepwell.kernel.run import Run
 from stepwell.runtime import codec
 from stepwell.runtime.arguments import an_answer, an_event, instance_of, whole, word, words
 from stepwell.runtime.beginning import edits_of, queued
@@ -41,7 +41,7 @@ from stepwell.runtime.fork import cut, replaced
 from stepwell.runtime.handler import WorkflowHandler
 from stepwell.runtime.identity import is_dead
 from stepwell.runtime.ledger import RunLedger
-from stepwell.runtime.saved import restore
+from stepwell.runtime.loading import fold, fold_bare, misfit_of, readable, whole_row
 from stepwell.runtime.schedules import ScheduleInfo, backfill, schedules, set_paused
 from stepwell.runtime.stored import StoredRun, StreamItem, checked, read_stream
 from stepwell.runtime.views import (
@@ -56,7 +56,7 @@ from stepwell.runtime.views import (
     waits_of,
     why_of,
 )
-from stepwell.runtime.worker import Worker, misfit_of, readable
+from stepwell.runtime.worker import Worker
 from stepwell.stores.base import Commit, NewMessage, NewRun, RunFilter, RunRow, Store
 from stepwell.stores.registry import open_store
 from stepwell.values import Clock, ErrorInfo, Json, RunStatus
@@ -358,12 +358,10 @@ class Engine:
             if ledger.create is None:
                 raise
             raise StoreUnavailable(f"the engine stopped before run {new.id} was kept") from None
-        refusal = worker.refusals.pop(new.id, None)
-        if refusal is not None:
-            raise refusal
-        other = worker.redirects.pop(new.id, None)
-        if other is not None:
-            stored.run_id = other
+        if ledger.refused is not None:
+            raise ledger.refused
+        if ledger.repeats is not None:
+            stored.run_id = ledger.repeats
             stored.active = None
         elif ledger.lost and ledger.create is not None:
             raise StoreUnavailable(f"the engine stopped before run {new.id} was kept")
@@ -523,7 +521,7 @@ class Engine:
         await self._row(run_id)
         found: list[tuple[int, float, list[Json]]] = []
         while rows := await self._store.read(run_id, after):
-            whole = [(row, await self._worker.whole(row.data)) for row in rows]
+            whole = [(row, await whole_row(self._store, row.data)) for row in rows]
             found += [(row.seq, row.at, json.loads(data)) for row, data in whole]
             after = rows[-1].seq
         return found
@@ -577,24 +575,13 @@ class Engine:
 
     async def _folded_bare(self, run_id: str) -> Run:
         """The run, folded without its workflow's code: payloads stay plain data."""
-        loaded = await self._store.load(run_id)
-        if loaded is None:
-            raise RunNotFound(run_id)
-        types = TypeRegistry(())
-        run = Run(run_id)
-        with readable(run_id):
-            if loaded.snapshot is not None:
-                run = restore(json.loads(loaded.snapshot.data)["run"], types)
-            for row in loaded.rows:
-                for entry in codec.decode(await self._worker.whole(row.data), types, row.at):
-                    EVOLVE[type(entry)](run, entry)
-        return run
+        return await fold_bare(self._store, run_id)
 
     async def _folded(self, run_id: str, program: Program) -> Run:
         loaded = await self._store.load(run_id)
         if loaded is None:
             raise RunNotFound(run_id)
-        run, _ = await self._worker.fold(loaded, program)
+        run, _ = await fold(self._store, loaded, program)
         return run
 
     async def check(self) -> list[tuple[RunInfo, str | None]]:
@@ -655,18 +642,18 @@ class Engine:
         loaded = await self._store.load(run_id)
         if loaded is None:
             raise RunNotFound(run_id)
-        _, state = await self._worker.fold(loaded, program)
+        _, state = await fold(self._store, loaded, program)
         return {} if state is None else state.values()
 
     async def whole(self, data: bytes) -> bytes:
         """A journal row as the store gives it, with the payloads that are kept apart put back."""
-        return await self._worker.whole(data)
+        return await whole_row(self._store, data)
 
     async def process_due(self) -> int:
         """Take up every run that is due now, and return when those runs have come to rest; how
         many there were. A worker does this by itself; tests and one-off jobs may ask for it."""
         await self.start_up()
-        return await self._worker.process_due()
+        return await self._worker.search.process_due()
 
     # --- speaking --------------------------------------------------------------------------------
 
@@ -715,7 +702,9 @@ class Engine:
             message.data = types.dumps(event, where=message.tag)
         now = self._clock.now()
         data = codec.encode_arrival(message, question, types)
-        (accepted,) = await self._worker.send([NewMessage(run_id, "event", data, now, dedupe)])
+        (accepted,) = await self._worker.inbox.send(
+            [NewMessage(run_id, "event", data, now, dedupe)]
+        )
         return accepted
 
     def _types(self, workflow: str) -> Any:
@@ -793,7 +782,7 @@ class Engine:
                 break
         received: set[str] = set()
         for batch in (outgoing[n : n + PAGE] for n in range(0, len(outgoing), PAGE)):
-            accepted = await self._worker.send(batch)
+            accepted = await self._worker.inbox.send(batch)
             received.update(m.run for m, fine in zip(batch, accepted, strict=True) if fine)
         return len(received)
 
@@ -874,7 +863,7 @@ class Engine:
             return False
         if info.status is RunStatus.PARKED:
             return await self._end_parked(run_id, reason or "cancelled while parked")
-        return await self._worker.cancel(run_id, reason or "cancelled")
+        return await self._worker.inbox.cancel(run_id, reason or "cancelled")
 
     async def _end_parked(self, run_id: str, reason: str) -> bool:
         """End a parked run without its code, and ask for its children to be cancelled."""
@@ -923,7 +912,7 @@ class Engine:
             await self._unpark(run_id)
             return
         self._program(info.workflow)
-        active = await self._worker.resume(run_id)
+        active = await self._worker.search.resume(run_id)
         if active is not None:
             await active.settled()
 
@@ -955,7 +944,9 @@ class Engine:
         """Stop a run until a person resumes it. False when it has ended."""
         await self._row(run_id)
         data = json.dumps(reason).encode()
-        (accepted,) = await self._worker.send([NewMessage(run_id, "park", data, self._clock.now())])
+        (accepted,) = await self._worker.inbox.send(
+            [NewMessage(run_id, "park", data, self._clock.now())]
+        )
         return accepted
 
     # --- schedules -------------------------------------------------------------------------------

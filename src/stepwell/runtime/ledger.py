@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from stepwell.authoring.program import Program
-from stepwell.errors import LeaseLost, RunAlreadyExists, StoreCorrupt, StoreError
+from stepwell.errors import LeaseLost, RunAlreadyExists, StepwellError, StoreCorrupt, StoreError
 from stepwell.kernel.inputs import Arrived
 from stepwell.kernel.journal import (
     ChildStarted,
@@ -83,6 +83,8 @@ class RunLedger:
         self.let_go = False  # the run's row says that its worker let go of it
         self.lost = False
         self.ended = False  # the run's end is committed
+        self.refused: StepwellError | None = None  # why there is no such run
+        self.repeats: str | None = None  # the run of an earlier start that this one repeats
         self.busy_since: float | None = None
         self.active: ActiveRun | None = None
         # The tags that the store lists the run by, as what it waits for; None: not known.
@@ -136,7 +138,7 @@ class RunLedger:
     def arrive(self, input: Arrived) -> None:
         active = cast(ActiveRun, self.active)
         active.prepare(input.message)
-        self.worker.post(self.run_id, input)
+        self.worker.inbox.post(self.run_id, input)
 
     def know_child(self, program: Program, owner: object) -> None:
         self.worker.know(program, owner)
@@ -174,7 +176,7 @@ class RunLedger:
             logger.critical("run %s: a commit failed", self.run_id, exc_info=bug)
             self._give_up()
             if not self.ended:  # what has ended stays as it ended
-                self.worker.crashed(self, bug)
+                self.worker.letting_go.crashed(self, bug)
         finally:
             self._task = None
             waiting, self._waiting = self._waiting, []
@@ -198,16 +200,14 @@ class RunLedger:
                 self._give_up()
                 return False
             except RunAlreadyExists as error:
-                self.worker.refused(self.run_id, error)
-                self._give_up()
+                self._give_up(refused=error)
                 return False
             except StoreCorrupt:
                 raise
             except StoreError as error:
                 if self.create is not None and clock.now() >= until:
                     # Nobody was told that there is such a run: whoever wants it is told why not.
-                    self.worker.refused(self.run_id, not_kept(self.run_id, error))
-                    self._give_up()
+                    self._give_up(refused=not_kept(self.run_id, error))
                     return False
                 logger.error(
                     "run %s: the store is in trouble, trying again: %s", self.run_id, error
@@ -216,7 +216,7 @@ class RunLedger:
                 pause = min(pause * 2, 5.0)
             else:
                 if commit.create is not None and id != self.run_id:
-                    self.worker.redirected(self.run_id, id)
+                    self.repeats = id
                     self._give_up()
                     return False
                 self.seq += len(commit.rows)
@@ -231,7 +231,8 @@ class RunLedger:
         active.perform(entries)
         self.worker.committed(self, entries)
 
-    def _give_up(self) -> None:
+    def _give_up(self, refused: StepwellError | None = None) -> None:
+        self.refused = refused
         self.lost = True
         self._entries = []
         self.worker.dropped(self)

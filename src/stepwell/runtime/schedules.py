@@ -28,6 +28,7 @@ from stepwell.errors import InvalidArgument, StoreError, WorkflowNotRegistered
 from stepwell.kernel.outcomes import Message
 from stepwell.runtime import codec
 from stepwell.runtime.clock import new_run_id
+from stepwell.runtime.loading import fold
 from stepwell.stores.base import Loaded, NewMessage, NewRun, RunFilter, RunRow
 from stepwell.values import Json, RunStatus, utc
 
@@ -151,7 +152,7 @@ class Planned:
 async def plan_of(worker: Worker, loaded: Loaded) -> Planned:
     """What a run's plan is, with what has come for it taken in. Needs no code."""
     program = bare_program(loaded.row.workflow)
-    run, state = await worker.fold(loaded, program)
+    run, state = await fold(worker.store, loaded, program)
     plan: dict[str, Any] = {}
     if state is not None:
         plan.update(cast("Mapping[str, Any]", state.peek("plan") or {}))
@@ -346,7 +347,7 @@ async def _tell(
     message.data = program.types.dumps(message.payload, where=MOVED)
     data = codec.encode_arrival(message, None, program.types)
     sent = NewMessage(run.row.id, "event", data, worker.clock.now(), dedupe)
-    (accepted,) = await worker.send([sent])
+    (accepted,) = await worker.inbox.send([sent])
     return accepted
 
 

@@ -33,6 +33,7 @@ from stepwell.kernel.journal import (
 from stepwell.kernel.outcomes import Message
 from stepwell.runtime import codec
 from stepwell.runtime.context import Context, decoded, message_for
+from stepwell.runtime.loading import batches_of, whole_row
 from stepwell.runtime.turn import ActiveRun
 from stepwell.stores.base import NewMessage
 
@@ -97,7 +98,9 @@ class StoredRun:
             return False  # it ends here, in a moment
         types = self.program.types
         for last in await self.worker.store.read(self.run_id, row.seq - 1):
-            for entry in codec.decode(await self.worker.whole(last.data), types, last.at):
+            for entry in codec.decode(
+                await whole_row(self.worker.store, last.data), types, last.at
+            ):
                 if isinstance(entry, RunEnded):
                     self._ending = _ending_of(entry)
         return True
@@ -106,7 +109,7 @@ class StoredRun:
         await self.started()
         while self.ending is None:
             self.worker.check_serving(self.run_id)
-            news = asyncio.ensure_future(self.worker.news(self.run_id))
+            news = asyncio.ensure_future(self.worker.news.of(self.run_id))
             try:
                 if await self.look():
                     return
@@ -134,15 +137,8 @@ class StoredRun:
 
     async def entries(self) -> list[tuple[float, list[Entry]]]:
         await self.started()
-        types = self.program.types
-        found: list[tuple[float, list[Entry]]] = []
-        after = 0
-        while rows := await self.worker.store.read(self.run_id, after):
-            for row in rows:
-                data = await self.worker.whole(row.data)
-                found.append((row.at, codec.decode(data, types, row.at)))
-            after = rows[-1].seq
-        return found
+        batches = batches_of(self.worker.store, self.run_id, self.program.types)
+        return [batch async for batch in batches]
 
     async def events(
         self, *, after: int, expose_internal: bool
@@ -164,11 +160,11 @@ class StoredRun:
         message.data = types.dumps(event, where=message.tag)
         now = self.worker.clock.now()
         data = codec.encode_arrival(message, wait, types)
-        await self.worker.send([NewMessage(self.run_id, "event", data, now)])
+        await self.worker.inbox.send([NewMessage(self.run_id, "event", data, now)])
 
     async def cancel(self, reason: str) -> None:
         await self.started()
-        await self.worker.cancel(self.run_id, reason)
+        await self.worker.inbox.cancel(self.run_id, reason)
 
 
 def checked(program: Program, event: Event, step: str | None) -> Message:
@@ -196,12 +192,12 @@ async def read_stream(
     types = program.types
     while True:
         worker.check_serving(run_id)
-        news = asyncio.ensure_future(worker.news(run_id))
+        news = asyncio.ensure_future(worker.news.of(run_id))
         try:
             rows = await worker.store.read(run_id, seq)
             for row in rows:
                 number = 0
-                for entry in codec.decode(await worker.whole(row.data), types, row.at):
+                for entry in codec.decode(await whole_row(worker.store, row.data), types, row.at):
                     for event, last in _shown(entry, program, internal=internal):
                         number += 1
                         if number > skip:

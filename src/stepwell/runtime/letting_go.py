@@ -1,0 +1,220 @@
+"""How a worker lets go of its runs: at rest, when it stops, or because they can't go on here.
+
+To let go is one commit that gives up the claim and says how the run stands, so others need wait
+for no lease. It is owed: a store that refuses it now is asked again later. Of a run that was taken
+over meanwhile nothing is owed any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from stepwell.errors import LeaseLost, StoreError
+from stepwell.kernel.journal import RunParked
+from stepwell.kernel.run import RUNNING, pending
+from stepwell.runtime import codec
+from stepwell.runtime.turn import ActiveRun
+from stepwell.runtime.views import in_short, let_go_detail
+from stepwell.stores.base import Commit, RunRow
+from stepwell.values import RunStatus
+
+if TYPE_CHECKING:
+    from stepwell.runtime.ledger import RunLedger
+    from stepwell.runtime.worker import Worker
+
+logger = logging.getLogger("stepwell")
+
+_STUBBORN = 5.0
+"""Seconds that a cancelled body is waited for."""
+
+
+class LettingGo:
+    """Gives up the claims of one worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._owed: list[Commit] = []
+
+    # --- of runs that only wait ------------------------------------------------------------------
+
+    async def of_idle(self) -> None:
+        """Let go of runs that have only waited for a while, oldest first if there are too many."""
+        worker = self._worker
+        now = worker.clock.now()
+        waiting = [
+            ledger
+            for ledger in worker.runs.values()
+            if ledger.idle
+            and ledger.active is not None
+            and ledger.active.run.status is RunStatus.WAITING
+        ]
+        waiting.sort(key=lambda ledger: ledger.busy_since or 0.0)
+        crowd = len(worker.runs) - worker.max_active // 2
+        for ledger in waiting:
+            if crowd <= 0 and now - (ledger.busy_since or 0.0) < worker.release_after:
+                return
+            crowd -= 1
+            await self.of(ledger)
+
+    async def of(self, ledger: RunLedger) -> None:
+        """Let go of a waiting run: it lives on as rows and comes back when there is something."""
+        active = ledger.active
+        if active is None or not ledger.idle or active.run.status is not RunStatus.WAITING:
+            return
+        ledger.lost = True  # nothing that its bodies do while they stop counts any more
+        self._worker.forget(ledger)
+        await _stop_bodies(active)
+        self._owed.append(self._released(ledger, active))
+        await self.settle()
+
+    def _released(self, ledger: RunLedger, active: ActiveRun) -> Commit:
+        """The commit that gives up the claim of a run that is in order."""
+        status = active.run.status
+        return Commit(
+            run=ledger.run_id,
+            fence=ledger.fence,
+            at=self._worker.clock.now(),
+            status=status,
+            due=pending(active.run).due if status is RunStatus.WAITING else 0.0,
+            worker=self._worker.id,
+            release=True,
+            detail=codec.dump_json(let_go_detail(active.run)),
+        )
+
+    async def settle(self) -> None:
+        """Make the commits that let go of runs; those that the store refuses now, later."""
+        worker = self._worker
+        while self._owed:
+            commit = self._owed[0]
+            try:
+                await worker.store.commit(commit)
+            except LeaseLost:
+                logger.debug("run %s was taken over before it was let go of", commit.run)
+            self._owed.remove(commit)
+            worker.news.tell(commit.run)
+            worker.wake()  # a message may have come in between
+
+    # --- of runs that can't go on here -----------------------------------------------------------
+
+    def untouched(self, row: RunRow) -> None:
+        """Let go of a run that was claimed and not touched."""
+        self._owed.append(
+            Commit(
+                run=row.id,
+                fence=row.fence,
+                at=self._worker.clock.now(),
+                status=row.status,
+                due=row.due,
+                worker=self._worker.id,
+                release=True,
+            )
+        )
+
+    async def parked(self, row: RunRow, reason: str) -> None:
+        """The run can't go on without a person; what it has is left as it is."""
+        worker = self._worker
+        logger.error("run %s of %s is parked: %s", row.id, row.workflow, reason)
+        now = worker.clock.now()
+        program, _ = worker.program_of(row)
+        data = codec.encode([RunParked(reason, now)], program.types, now)
+        commit = Commit(
+            run=row.id,
+            fence=row.fence,
+            at=now,
+            status=RunStatus.PARKED,
+            due=None,
+            worker=worker.id,
+            rows=[data],
+            release=True,
+            detail=codec.dump_json({"reason": reason}),
+        )
+        try:
+            await worker.store.commit(commit)
+        except LeaseLost:
+            logger.warning("run %s: another worker has taken it over meanwhile", row.id)
+        worker.news.tell(row.id)
+
+    def crashed(self, ledger: RunLedger, bug: Exception) -> None:
+        """A turn can't be written down: a fault of this library. A person has to look at it."""
+        reason = f"stepwell failed: {type(bug).__name__}: {in_short(bug)}"
+        self._owed.append(
+            Commit(
+                run=ledger.run_id,
+                fence=ledger.fence,
+                at=self._worker.clock.now(),
+                status=RunStatus.PARKED,
+                due=None,
+                worker=self._worker.id,
+                release=True,
+                detail=codec.dump_json({"reason": reason}),
+            )
+        )
+        self._worker.inbox.background(self.settle())
+
+    # --- of all, because the worker stops --------------------------------------------------------
+
+    async def of_all(self, grace: float) -> None:
+        """Give the bodies that are busy `grace` seconds to end, start no others, and let go of
+        every run."""
+        worker = self._worker
+        await self._drain(grace)
+        await asyncio.gather(*map(self._quiesce, tuple(worker.runs.values())))
+        await worker.inbox.emptied()
+        self._owed.clear()  # the worker's row goes, and with it all that it held
+
+    async def _drain(self, grace: float) -> None:
+        bodies: list[asyncio.Task[None]] = []
+        for ledger in self._worker.runs.values():
+            active = ledger.active
+            if active is not None:
+                active.held = True
+                bodies.extend(
+                    attempt.task
+                    for attempt in active.attempts.values()
+                    if attempt.task is not None and attempt.work.phase == RUNNING
+                )
+        if bodies:
+            await asyncio.wait(bodies, timeout=grace)
+
+    async def _quiesce(self, ledger: RunLedger) -> None:
+        """Stop the run's bodies and wait for what is being committed."""
+        active = ledger.active
+        if active is not None:
+            await _stop_bodies(active)
+        try:
+            async with asyncio.timeout(5.0):
+                await ledger.settled()
+        except (TimeoutError, asyncio.CancelledError):
+            logger.warning("run %s: its last commit was not finished", ledger.run_id)
+            ledger.abandon()
+        self._worker.forget(ledger)
+        if active is not None and not (ledger.lost or ledger.released):
+            await self._sign_off(ledger, active)
+
+    async def _sign_off(self, ledger: RunLedger, active: ActiveRun) -> None:
+        """Say with the run's row that nobody died under what is running of it."""
+        if not any(work.phase == RUNNING or work.partial for work in active.run.work.values()):
+            return  # it is let go of with all others
+        try:
+            async with asyncio.timeout(5.0):
+                await self._worker.store.commit(self._released(ledger, active))
+        except (StoreError, LeaseLost, TimeoutError) as error:
+            logger.warning("run %s was not let go of in an orderly way: %s", ledger.run_id, error)
+
+
+async def _stop_bodies(active: ActiveRun) -> None:
+    """Stop the bodies of a run; one that does not stop is left behind, and nothing that it does
+    counts."""
+    tasks = active.stop_bodies()
+    if tasks:
+        _, late = await asyncio.wait(tasks, timeout=_STUBBORN)
+        if late:
+            logger.error(
+                "run %s: %s of its bodies did not stop within %s s of being cancelled; they are "
+                "left behind",
+                active.run.id,
+                len(late),
+                _STUBBORN,
+            )
