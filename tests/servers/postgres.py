@@ -86,6 +86,12 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it and wait until it can be used."""
+        deadline = time.monotonic() + PATIENCE
+        while not self._come_up(deadline):
+            pass
+
+    def _come_up(self, deadline: float) -> bool:
+        """Start it; False when it was killed before, and what it began has not ended yet."""
         options = [f"--{name}={value}" for name, value in self.settings.items()]
         log = (self.directory / "log").open("ab")
         self.process = subprocess.Popen(
@@ -99,18 +105,21 @@ class PostgresServer:
         # When the tests are killed the pipe closes, and the server goes with them.
         script = f"cat >/dev/null; kill -QUIT {self.process.pid}; rm -rf {self.directory}"
         self._watch = subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, cwd="/")
-        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 psycopg.connect(self.url()).close()
-                return
+                return True
             except psycopg.OperationalError:
                 said = (self.directory / "log").read_text()
-                assert self.process.poll() is None, said
                 assert time.monotonic() < deadline, said
+                if self.process.poll() is not None:
+                    assert "shared memory block" in said, said
+                    self.stop()
+                    return False
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """End it: SIGINT breaks connections and shuts down in order, SIGQUIT is a crash."""
+        """End it: SIGINT breaks connections and shuts down in order, SIGQUIT is a crash, and after
+        SIGKILL not even the processes that it began are told."""
         if self._watch is not None:
             self._watch.kill()
             self._watch.communicate()

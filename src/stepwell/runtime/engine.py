@@ -631,6 +631,11 @@ class Engine:
         """Have the worker look for work at once."""
         self._worker.wake()
 
+    async def news(self, run_id: str) -> None:
+        """Return when there may be something new of a run, whoever advances it; or when there is
+        nothing. Who wants to miss nothing listens first and looks then."""
+        await self._worker.news.of(run_id)
+
     async def state(self, run_id: str) -> dict[str, Any]:
         """The state of a run of a known workflow, by key, as it is kept.
 

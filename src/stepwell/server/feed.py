@@ -44,8 +44,9 @@ logger = logging.getLogger("stepwell")
 _SOON, _LATE = 0.05, 2.0
 """Seconds between two looks at a run: at first, and when nothing has come for long."""
 
-_TOGETHER = 0.01
-"""Seconds that news of a run are gathered for."""
+_TOGETHER, _LONG_TOGETHER = 0.01, 0.5
+"""Seconds that news of a run are gathered for: at first, and when they were of other runs for long:
+of what other processes do one hears that it was something."""
 
 Cursor = tuple[int, int]
 
@@ -162,7 +163,14 @@ class Feed:
         more, self.more = self.more, asyncio.Event()
         more.set()
 
+    async def _listen(self) -> None:
+        """Other processes may advance the run."""
+        while True:
+            await self._engine.news(self._run_id)
+            self.news.set()
+
     async def _follow(self) -> None:
+        listening = asyncio.get_running_loop().create_task(self._listen())
         try:
             await self._until_its_end()
         except RunNotFound:
@@ -171,6 +179,7 @@ class Feed:
             logger.exception("run %s can't be followed", self._run_id)
             self._last("stream.failed", {"detail": "what is stored of the run can't be read"})
         finally:
+            listening.cancel()
             self.closed = True
             self.wake()
 
@@ -180,7 +189,7 @@ class Feed:
 
     async def _until_its_end(self) -> None:
         reader: Reader | None = None
-        pause = _SOON
+        pause, gather = _SOON, _TOGETHER
         while True:
             self.news.clear()
             try:
@@ -194,17 +203,20 @@ class Feed:
                 self._take(reader, seq, at, decoded(entries, at))
             if reader is not None and reader.history.ended is not None:
                 return
-            pause = _SOON if rows else min(_LATE, pause * 1.5)
-            if await self._news(pause):
+            if rows:
+                pause, gather = _SOON, _TOGETHER
+            else:
+                pause, gather = min(_LATE, pause * 1.5), min(_LONG_TOGETHER, gather * 2)
+            if await self._news(pause, gather):
                 pause = _SOON
 
-    async def _news(self, pause: float) -> bool:
+    async def _news(self, pause: float, gather: float) -> bool:
         try:
             async with asyncio.timeout(pause):
                 await self.news.wait()
         except TimeoutError:
             return False
-        await asyncio.sleep(_TOGETHER)
+        await asyncio.sleep(gather)
         return True
 
     def _take(self, reader: Reader | None, seq: int, at: float, entries: list[Entry]) -> None:
