@@ -2,6 +2,10 @@
 
 An engine has a store and, when it is given workflows, is a worker too: it advances their runs in
 the loop that it was started in. Without workflows it only looks and speaks (a command line tool).
+
+The class is a row of doors: it opens the store when it is first needed, and says what each call
+takes, gives and raises. What they do is in `beginning`, `looking`, `speaking`, `broadcast`,
+`parking`, `fork` and `schedules`, as functions of the worker.
 """
 
 from __future__ import annotations
@@ -15,51 +19,25 @@ from typing import Any, Protocol, Self, cast
 
 from stepwell.authoring.events.model import Event
 from stepwell.authoring.events.state_store import InMemoryStateStore
-from stepwell.authoring.program import Program, bare_program
-from stepwell.errors import (
-    InvalidArgument,
-    NoPendingQuestion,
-    RunAlreadyExists,
-    RunNotFound,
-    StoreError,
-    StoreUnavailable,
-    WorkflowNotRegistered,
-    WorkflowRuntimeError,
-)
-from stepwell.kernel.inputs import Arrived, Edited, Start
-from stepwell.kernel.journal import Entry, RunEnded, RunResumed
+from stepwell.authoring.program import Program
+from stepwell.kernel.journal import Entry
 from stepwell.kernel.outcomes import Message
-from stepwell.kernel.rest import at_rest
-from stepwell.kernel.run import Run
-from stepwell.runtime import codec
-from stepwell.runtime.arguments import an_answer, an_event, instance_of, whole, word, words
-from stepwell.runtime.beginning import edits_of, queued
-from stepwell.runtime.broadcast import PAGE, answer_to, wanted_by
+from stepwell.runtime import looking, parking, speaking
+from stepwell.runtime.arguments import instance_of, whole, words
+from stepwell.runtime.beginning import begin
+from stepwell.runtime.broadcast import broadcast
 from stepwell.runtime.clock import SYSTEM, new_run_id
 from stepwell.runtime.context import Context
-from stepwell.runtime.fork import cut, replaced
+from stepwell.runtime.fork import fork, retry
 from stepwell.runtime.handler import WorkflowHandler
-from stepwell.runtime.identity import is_dead
-from stepwell.runtime.ledger import RunLedger
-from stepwell.runtime.loading import fold, fold_bare, misfit_of, readable, whole_row
+from stepwell.runtime.loading import whole_row
 from stepwell.runtime.schedules import ScheduleInfo, backfill, schedules, set_paused
-from stepwell.runtime.stored import StoredRun, StreamItem, checked, read_stream
-from stepwell.runtime.views import (
-    SHOWN,
-    RunInfo,
-    WaitInfo,
-    Why,
-    answered_by,
-    in_short,
-    last_word,
-    run_info,
-    waits_of,
-    why_of,
-)
+from stepwell.runtime.stored import StoredRun, StreamItem, read_stream
+from stepwell.runtime.views import RunInfo, WaitInfo, Why
 from stepwell.runtime.worker import Worker
-from stepwell.stores.base import Commit, NewMessage, NewRun, RunFilter, RunRow, Store
+from stepwell.stores.base import NewMessage, NewRun, RunFilter, Store
 from stepwell.stores.registry import open_store
-from stepwell.values import Clock, ErrorInfo, Json, RunStatus
+from stepwell.values import Clock, Json, RunStatus
 
 logger = logging.getLogger("stepwell")
 
@@ -143,10 +121,9 @@ class Engine:
             retention=retention,
             claims=worker,
         )
-        self._worker.broadcast = self.broadcast
         self._starting: asyncio.Task[None] | None = None
         self._beginnings: set[asyncio.Task[None]] = set()
-        self._answering = asyncio.Lock()
+        self._answers = speaking.Answers(self._worker)
         self._loop: asyncio.AbstractEventLoop | None = None
         for workflow in workflows:
             self.register(workflow)
@@ -172,6 +149,10 @@ class Engine:
                 "this engine was started in another event loop; make one engine for each loop"
             )
         await asyncio.shield(self._starting)
+
+    async def _started(self) -> Worker:
+        await self.start_up()
+        return self._worker
 
     async def _start_up(self) -> None:
         await self._store.open()
@@ -257,17 +238,6 @@ class Engine:
         """The programs that this engine knows, by workflow name."""
         return {name: program for name, (program, _) in self._worker.programs.items()}
 
-    def _or_bare(self, name: str) -> Program:
-        """The program of a workflow, or what stands in for one that is not loaded."""
-        found = self._worker.programs.get(name)
-        return bare_program(name) if found is None else found[0]
-
-    def _program(self, name: str) -> tuple[Program, object]:
-        found = self._worker.programs.get(name)
-        if found is None:
-            raise WorkflowNotRegistered(name, sorted(self._worker.programs))
-        return found
-
     # --- starting --------------------------------------------------------------------------------
 
     def begin(
@@ -319,52 +289,7 @@ class Engine:
         ctx: Context[Any] | None,
     ) -> None:
         await self.start_up()
-        program = stored.program
-        for message in messages:
-            message.data = message.data or program.types.dumps(message.payload, where=message.tag)
-        if new.key is not None and (other := await self._store.find(new.workflow, new.key)):
-            stored.run_id = other
-            return
-        worker = self._worker
-        if new.id in worker.runs:
-            raise RunAlreadyExists(new.id)
-        saved = None if ctx is None else ctx.saved
-        limit = getattr(owner, "num_concurrent_runs", None)
-        full = limit is not None or len(worker.runs) >= worker.max_active
-        if full or saved is not None or not worker.claims:
-            # Its turn may be later: it is created first, and claimed when there is room.
-            commit = queued(new, worker.id, program, messages, store, saved)
-            stored.run_id = await self._store.commit(commit)
-            worker.wake()
-            return
-        now = self._clock.now()
-        ledger = RunLedger(worker, new.id, 1, 0, create=new)
-        active = worker.adopt(program, owner, Run(new.id), ledger, None)
-        stored.active = active
-        if ctx is not None:
-            ctx.attach(active)
-        active.feed(Start(now, messages[0]))
-        if store is not None:
-            edits = edits_of(store, program)
-            if edits:
-                active.feed(Edited(now, edits))
-            active.store = store
-            store.observer = None
-        for message in messages[1:]:
-            active.feed(Arrived(now, message))
-        try:
-            await ledger.settled_or_lost()
-        except asyncio.CancelledError:
-            if ledger.create is None:
-                raise
-            raise StoreUnavailable(f"the engine stopped before run {new.id} was kept") from None
-        if ledger.refused is not None:
-            raise ledger.refused
-        if ledger.repeats is not None:
-            stored.run_id = ledger.repeats
-            stored.active = None
-        elif ledger.lost and ledger.create is not None:
-            raise StoreUnavailable(f"the engine stopped before run {new.id} was kept")
+        await begin(stored, owner, new, messages, store, ctx)
 
     async def start(
         self,
@@ -428,7 +353,7 @@ class Engine:
 
     def _resolve(self, workflow: str | type | Startable) -> tuple[Program, object]:
         if isinstance(workflow, str):
-            return self._program(workflow)
+            return self._worker.program(workflow)
         workflow = cast("type | Startable", getattr(workflow, "__stepwell__", workflow))
         owner = cast(Startable, instance_of(workflow))
         program = owner.compiled()
@@ -442,16 +367,7 @@ class Engine:
 
     async def get(self, run_id: str) -> RunInfo:
         """The run as it is now. Raises `RunNotFound`."""
-        row = await self._row(run_id)
-        messages = () if row.status.terminal else await self._store.messages(run_id)
-        return run_info(row, json.loads(row.detail) if row.detail else {}, messages)
-
-    async def _row(self, run_id: str) -> RunRow:
-        await self.start_up()
-        row = await self._store.get(run_id)
-        if row is None:
-            raise RunNotFound(run_id)
-        return row
+        return await looking.info_of(await self._started(), run_id)
 
     async def list(
         self,
@@ -475,16 +391,14 @@ class Engine:
             after: the cursor of the page before.
             waiting: only runs that wait for an event of this name.
         """
-        await self.start_up()
         wanted = None
         if status is not None:
             several = [status] if isinstance(status, str) else status
             wanted = [RunStatus(s) for s in several]
-        page = await self._store.list(
-            RunFilter(workflow, wanted, parent, correlation, since, limit, after, waiting)
+        return await looking.page_of(
+            await self._started(),
+            RunFilter(workflow, wanted, parent, correlation, since, limit, after, waiting),
         )
-        rows = [run_info(r, json.loads(r.detail) if r.detail else {}) for r in page.rows]
-        return rows, page.cursor
 
     async def counts(self) -> dict[tuple[str, RunStatus], int]:
         """How many runs there are, by workflow and status."""
@@ -494,9 +408,9 @@ class Engine:
     async def handler(self, run_id: str) -> WorkflowHandler[Any]:
         """A handler for a run that is already there. Raises `RunNotFound`, and
         `WorkflowNotRegistered` when its workflow is not known here."""
-        info = await self._row(run_id)
-        program, _ = self._program(info.workflow)
-        stored = StoredRun(self._worker, program, run_id)
+        worker = await self._started()
+        program, _ = worker.program((await looking.row_of(worker, run_id)).workflow)
+        stored = StoredRun(worker, program, run_id)
         await stored.look()
         return WorkflowHandler(stored)
 
@@ -511,20 +425,14 @@ class Engine:
             run_id: the run.
             after: the cursor of the last item that was seen; the stream goes on behind it.
         """
-        info = await self._row(run_id)
-        program, _ = self._program(info.workflow)
-        async for item in read_stream(self._worker, program, run_id, after):
+        worker = await self._started()
+        program, _ = worker.program((await looking.row_of(worker, run_id)).workflow)
+        async for item in read_stream(worker, program, run_id, after):
             yield item
 
     async def journal(self, run_id: str, after: int = 0) -> list[tuple[int, float, list[Json]]]:
         """The run's journal as JSON: (row, time, entries). Needs no code of the workflow."""
-        await self._row(run_id)
-        found: list[tuple[int, float, list[Json]]] = []
-        while rows := await self._store.read(run_id, after):
-            whole = [(row, await whole_row(self._store, row.data)) for row in rows]
-            found += [(row.seq, row.at, json.loads(data)) for row, data in whole]
-            after = rows[-1].seq
-        return found
+        return await looking.journal(await self._started(), run_id, after)
 
     async def entries(self, run_id: str) -> list[Entry]:
         """The run's journal as entries. Without the workflow's code payloads stay plain data."""
@@ -532,81 +440,22 @@ class Engine:
 
     async def batches(self, run_id: str) -> list[tuple[float, list[Entry]]]:
         """As `entries`, but what was decided together, with its time."""
-        info = await self._row(run_id)
-        with readable(run_id):
-            return await StoredRun(self._worker, self._or_bare(info.workflow), run_id).entries()
+        return await looking.batches(await self._started(), run_id)
 
     async def why(self, run_id: str) -> Why:
         """What the run waits for, since when, and what would move it. Needs no code of the
         workflow; raises `RunNotFound`."""
-        info = await self.get(run_id)
-        if info.status.terminal or info.status is RunStatus.PARKED:
-            return why_of(info, None, None, self._clock.now())
-        found = self._worker.programs.get(info.workflow)
-        if found is None:
-            definition, run = None, await self._folded_bare(run_id)
-        else:
-            definition, run = found[0].definition, await self._folded(run_id, found[0])
-        now = self._clock.now()
-        alive = [
-            w for w in await self._store.workers() if w.until > now and not is_dead(w.host, w.pid)
-        ]
-        known = any(info.workflow in w.workflows for w in alive)
-        held = any(w.id == info.owner for w in alive)
-        last = await self._last_word(run_id) if at_rest(run) else ""
-        with readable(run_id):
-            return why_of(info, run, definition, now, held=held, known=known, last=last)
-
-    async def _last_word(self, run_id: str) -> str:
-        """What the last step of the run did. Reads all of its journal."""
-        with readable(run_id):
-            rows = await StoredRun(self._worker, bare_program(""), run_id).entries()
-        return last_word(entry for _, entries in rows for entry in entries)
+        return await looking.why(await self._started(), run_id)
 
     async def waits(self, run_id: str) -> list[WaitInfo]:
         """All that the run waits for now, also while other steps of it run. Needs no code of the
         workflow; raises `RunNotFound`."""
-        info = await self._row(run_id)
-        if info.status.terminal:
-            return []
-        run = await self._folded_bare(run_id)
-        with readable(run_id):
-            return waits_of(run)
-
-    async def _folded_bare(self, run_id: str) -> Run:
-        """The run, folded without its workflow's code: payloads stay plain data."""
-        return await fold_bare(self._store, run_id)
-
-    async def _folded(self, run_id: str, program: Program) -> Run:
-        loaded = await self._store.load(run_id)
-        if loaded is None:
-            raise RunNotFound(run_id)
-        run, _ = await fold(self._store, loaded, program)
-        return run
+        return await looking.waits(await self._started(), run_id)
 
     async def check(self) -> list[tuple[RunInfo, str | None]]:
         """For every live run of a known workflow: whether it fits the code that is loaded; None
         when it does, a sentence when it does not."""
-        await self.start_up()
-        live = [s for s in RunStatus if not s.terminal]
-        found: list[tuple[RunInfo, str | None]] = []
-        cursor = None
-        while True:
-            infos, cursor = await self.list(status=live, limit=500, after=cursor)
-            for info in infos:
-                known = self._worker.programs.get(info.workflow)
-                if known is None:
-                    found.append((info, f"workflow {info.workflow!r} is not among the loaded code"))
-                    continue
-                try:
-                    run = await self._folded(info.id, known[0])
-                    with readable(info.id):
-                        found.append((info, misfit_of(run, known[0])))
-                except (ValueError, KeyError, TypeError, StoreError) as error:
-                    told = in_short(error)
-                    found.append((info, f"its journal can't be read by this code: {told}"))
-            if cursor is None:
-                return found
+        return await looking.check(await self._started())
 
     def now(self) -> float:
         """The time of this engine's clock, in seconds since the epoch."""
@@ -642,12 +491,9 @@ class Engine:
         Raises:
             RunNotFound, WorkflowNotRegistered: as their names say.
         """
-        info = await self.get(run_id)
-        program, _ = self._program(info.workflow)
-        loaded = await self._store.load(run_id)
-        if loaded is None:
-            raise RunNotFound(run_id)
-        _, state = await fold(self._store, loaded, program)
+        worker = await self._started()
+        program, _ = worker.program((await looking.row_of(worker, run_id)).workflow)
+        _, state = await looking.folded(worker, run_id, program)
         return {} if state is None else state.values()
 
     async def whole(self, data: bytes) -> bytes:
@@ -690,46 +536,15 @@ class Engine:
             InvalidArgument: `event` is none, or the payload does not fit its type.
             WorkflowRuntimeError: the workflow is known here, and `step` is not one that takes it.
         """
-        words(dedupe=dedupe, question=question)
-        info = await self._row(run_id)
-        found = self._worker.programs.get(info.workflow)
-        types = self._types(info.workflow)
-        if isinstance(event, str):
-            word(event, "the event's name")
-            message = self._named(info.workflow, event, payload or {})
-            message.to = step
-        else:
-            an_event(event)
-            if found is None:
-                message = Message(types.add(type(event)), event, step)
-            else:
-                message = checked(found[0], event, step)
-            message.data = types.dumps(event, where=message.tag)
-        now = self._clock.now()
-        data = codec.encode_arrival(message, question, types)
-        (accepted,) = await self._worker.inbox.send(
-            [NewMessage(run_id, "event", data, now, dedupe)]
+        return await speaking.signal(
+            await self._started(),
+            run_id,
+            event,
+            payload,
+            step=step,
+            question=question,
+            dedupe=dedupe,
         )
-        return accepted
-
-    def _types(self, workflow: str) -> Any:
-        found = self._worker.programs.get(workflow)
-        return _NO_TYPES if found is None else found[0].types
-
-    def _named(self, workflow: str, tag: str, payload: Mapping[str, Any]) -> Message:
-        """An event by the name of its type: checked when the type is known here, else kept as it
-        is for the worker that knows it."""
-        types = self._types(workflow)
-        kind = types.classes.get(tag)
-        if kind is None or kind is object:
-            return Message(tag, None, data=json.dumps(payload))
-        try:
-            event = kind(**payload)
-        except (ValueError, TypeError) as error:
-            raise InvalidArgument(
-                f"the payload does not make a {tag}: {in_short(error)}"
-            ) from error
-        return Message(tag, event, data=types.dumps(event, where=tag))
 
     async def broadcast(
         self,
@@ -765,37 +580,14 @@ class Engine:
             >>> asyncio.run(main())
             0
         """
-        now = self._clock.now()
-        messages: dict[str, Message] = {}
-        outgoing: list[NewMessage] = []
-        cursor = None
-        while True:
-            infos, cursor = await self.list(
-                workflow=workflow, correlation=correlation, waiting=name, limit=PAGE, after=cursor
-            )
-            for info in infos:
-                message = messages.get(info.workflow)
-                if message is None:
-                    message = self._named(info.workflow, name, payload or {})
-                    messages[info.workflow] = message
-                waits = wanted_by(message, await self._all_waits(info))
-                if waits and check is not None:
-                    check(info)
-                types = self._types(info.workflow)
-                outgoing += [answer_to(info.id, w, message, types, now) for w in waits]
-            if cursor is None:
-                break
-        received: set[str] = set()
-        for batch in (outgoing[n : n + PAGE] for n in range(0, len(outgoing), PAGE)):
-            accepted = await self._worker.inbox.send(batch)
-            received.update(m.run for m, fine in zip(batch, accepted, strict=True) if fine)
-        return len(received)
-
-    async def _all_waits(self, info: RunInfo) -> Sequence[WaitInfo]:
-        """All that a run waits for, from its row if that has them all."""
-        if info.status is RunStatus.WAITING and len(info.waits) < SHOWN:
-            return info.waits
-        return await self.waits(info.id)
+        return await broadcast(
+            await self._started(),
+            name,
+            payload or {},
+            workflow=workflow,
+            correlation=correlation,
+            check=check,
+        )
 
     async def answer(
         self,
@@ -817,44 +609,8 @@ class Engine:
                 answer to it was given already.
             InvalidArgument: the question takes other events, or the fields do not make one.
         """
-        an_answer(answer)
-        async with self._answering:
-            wait = await self._question(run_id, question)
-            event: Event | str = str(wait.event)
-            fields: Mapping[str, Any] = {}
-            if isinstance(answer, Event):
-                row = await self._row(run_id)
-                tag = self._tag(row.workflow, answer)
-                if tag != wait.event:
-                    raise InvalidArgument(
-                        f"question {wait.id!r} of run {run_id} takes a {wait.event}, not a {tag}"
-                    )
-                event = answer
-            else:
-                fields = {"response": answer} if isinstance(answer, str) else answer
-            await self.signal(run_id, event, fields, question=wait.id)
-
-    async def _question(self, run_id: str, question: str | None) -> WaitInfo:
-        """The question that is asked, and that nothing kept answers already."""
-        await self._row(run_id)
-        loaded = await self._store.load(run_id)
-        messages = () if loaded is None else loaded.messages  # before the waits: none slips through
-        asked = [w for w in await self.waits(run_id) if w.event is not None]
-        if question is not None:
-            asked = [w for w in asked if w.id == question]
-        answered = {answered_by(message) for message in messages}
-        waiting = [w for w in asked if w.id not in answered]
-        if len(waiting) == 1:
-            return waiting[0]
-        error = NoPendingQuestion(run_id, question)
-        if asked and not waiting:
-            error.hint = "An answer to it is kept already, and waits to be taken in."
-        raise error
-
-    def _tag(self, workflow: str, event: Event) -> str:
-        kind = type(event)
-        found = self._worker.programs.get(workflow)
-        return kind.__name__ if found is None else found[0].types.add(kind)
+        await self._started()
+        await self._answers.give(run_id, answer, question)
 
     async def cancel(self, run_id: str, reason: str = "") -> bool:
         """Ask for a run to be cancelled; False when it has ended already.
@@ -863,44 +619,13 @@ class Engine:
         holds takes the request in within that worker's `poll`; one that no worker holds is
         cancelled by the next that knows its workflow; a parked one at once. Raises `RunNotFound`.
         """
-        info = await self._row(run_id)
-        if info.status.terminal:
+        worker = await self._started()
+        row = await looking.row_of(worker, run_id)
+        if row.status.terminal:
             return False
-        if info.status is RunStatus.PARKED:
-            return await self._end_parked(run_id, reason or "cancelled while parked")
-        return await self._worker.inbox.cancel(run_id, reason or "cancelled")
-
-    async def _end_parked(self, run_id: str, reason: str) -> bool:
-        """End a parked run without its code, and ask for its children to be cancelled."""
-        row = await self._store.claim_one(self._worker.id, run_id, self._clock.now())
-        if row is None or row.status is not RunStatus.PARKED:
-            return False
-        now = self._clock.now()
-        live = [s for s in RunStatus if not s.terminal]
-        children, cursor = await self.list(parent=run_id, status=live, limit=500)
-        while cursor is not None:
-            more, cursor = await self.list(parent=run_id, status=live, limit=500, after=cursor)
-            children += more
-        error = ErrorInfo("stepwell.errors.WorkflowCancelledByUser", reason)
-        ended = RunEnded(RunStatus.CANCELLED, now, None, error)
-        await self._store.commit(
-            Commit(
-                run=run_id,
-                fence=row.fence,
-                at=now,
-                status=RunStatus.CANCELLED,
-                due=None,
-                worker=self._worker.id,
-                rows=[codec.encode([ended], _NO_TYPES, now)],
-                release=True,
-                detail=codec.dump_json({"reason": reason}),
-                messages=[
-                    NewMessage(child.id, "cancel", b'"its parent ended"', now) for child in children
-                ],
-            )
-        )
-        self._worker.wake()
-        return True
+        if row.status is RunStatus.PARKED:
+            return await parking.cancel(worker, run_id, reason or "cancelled while parked")
+        return await worker.inbox.cancel(run_id, reason or "cancelled")
 
     async def resume(self, run_id: str) -> None:
         """Let a parked run go on, after what stopped it was put right.
@@ -910,48 +635,14 @@ class Engine:
             WorkflowRuntimeError: the run is not parked, or is held by another worker.
             WorkflowNotRegistered: its workflow is not known here, and this engine is a worker.
         """
-        info = await self._row(run_id)
-        if info.status is not RunStatus.PARKED:
-            raise WorkflowRuntimeError(f"run {run_id} is {info.status.value}, not parked")
-        if not self._worker.claims:
-            await self._unpark(run_id)
-            return
-        self._program(info.workflow)
-        active = await self._worker.search.resume(run_id)
-        if active is not None:
-            await active.settled()
-
-    async def _unpark(self, run_id: str) -> None:
-        """Lift the parking and leave the run to the workers that know its workflow."""
-        now = self._clock.now()
-        row = await self._store.claim_one(self._worker.id, run_id, now)
-        if row is None or row.status is not RunStatus.PARKED:
-            raise WorkflowRuntimeError(f"run {run_id} is held by another worker")
-        run = await self._folded_bare(run_id)
-        deadline = run.deadline
-        if deadline is not None:  # the time it was parked does not count
-            deadline += max(0.0, now - run.parked_at)
-        await self._store.commit(
-            Commit(
-                run=run_id,
-                fence=row.fence,
-                at=now,
-                status=RunStatus.RUNNING,
-                due=0.0,
-                worker=self._worker.id,
-                rows=[codec.encode([RunResumed(now, "", deadline)], _NO_TYPES, now)],
-                release=True,
-                detail=b"{}",
-            )
-        )
+        await parking.resume(await self._started(), run_id)
 
     async def park(self, run_id: str, reason: str) -> bool:
         """Stop a run until a person resumes it. False when it has ended."""
-        await self._row(run_id)
-        data = json.dumps(reason).encode()
-        (accepted,) = await self._worker.inbox.send(
-            [NewMessage(run_id, "park", data, self._clock.now())]
-        )
+        worker = await self._started()
+        await looking.row_of(worker, run_id)
+        asked = NewMessage(run_id, "park", json.dumps(reason).encode(), self._clock.now())
+        (accepted,) = await worker.inbox.send([asked])
         return accepted
 
     # --- schedules -------------------------------------------------------------------------------
@@ -969,8 +660,7 @@ class Engine:
             >>> asyncio.run(main())
             0
         """
-        await self.start_up()
-        return await schedules(self._worker)
+        return await schedules(await self._started())
 
     async def pause_schedule(self, workflow: str) -> None:
         """Let a schedule start nothing until it is resumed; restarts and deployments change nothing
@@ -979,14 +669,12 @@ class Engine:
         Raises:
             InvalidArgument: nothing is planned for such a schedule.
         """
-        await self.start_up()
-        await set_paused(self._worker, workflow, True)
+        await set_paused(await self._started(), workflow, True)
 
     async def resume_schedule(self, workflow: str) -> None:
         """Let a paused schedule go on from now; times that passed meanwhile are not made up for.
         Raises as `pause_schedule`."""
-        await self.start_up()
-        await set_paused(self._worker, workflow, False)
+        await set_paused(await self._started(), workflow, False)
 
     async def backfill(
         self, workflow: str, since: float, until: float, *, limit: int = 1000
@@ -1007,9 +695,9 @@ class Engine:
             WorkflowNotRegistered: no workflow of this name is known.
             InvalidArgument: it has no schedule, or `limit` is below 1.
         """
-        await self.start_up()
-        program, _ = self._program(workflow)
-        return await backfill(self._worker, program, since, until, limit)
+        worker = await self._started()
+        program, _ = worker.program(workflow)
+        return await backfill(worker, program, since, until, limit)
 
     # --- copies ----------------------------------------------------------------------------------
 
@@ -1038,57 +726,14 @@ class Engine:
                 needs none.
             WorkflowRuntimeError: there is no such point in the run's journal.
         """
-        info = await self.get(run_id)
-        program = self._program(info.workflow)[0] if input else self._or_bare(info.workflow)
-        batches = cut(await self.batches(run_id), run_id, seq=seq, step=step)
-        if input:
-            replaced(batches, program.types, input)
-        return await self._copy(info, program, batches, new_id)
+        worker = await self._started()
+        copy = await fork(worker, run_id, seq=seq, step=step, input=input, new_id=new_id)
+        return WorkflowHandler(copy)
 
     async def retry(self, run_id: str, *, new_id: str | None = None) -> WorkflowHandler[Any]:
         """Try a failed run again from the step that failed it, as a new run: what ended stays as
         it is. Raises as `fork`, and `WorkflowRuntimeError` when the run did not fail in a step."""
-        info = await self.get(run_id)
-        program = self._or_bare(info.workflow)
-        rows = await self.batches(run_id)
-        failed = next(
-            (e.step for _, es in reversed(rows) for e in es if isinstance(e, RunEnded)), None
-        )
-        if failed is None:
-            raise WorkflowRuntimeError(
-                f"run {run_id} is {info.status.value} and was not ended by a failed step; fork it "
-                "to go on from a point of your choice"
-            )
-        return await self._copy(info, program, cut(rows, run_id, step=failed), new_id)
-
-    async def _copy(
-        self,
-        info: RunInfo,
-        program: Program,
-        batches: Sequence[tuple[float, list[Entry]]],
-        new_id: str | None,
-    ) -> WorkflowHandler[Any]:
-        id = new_id or new_run_id()
-        now = self._clock.now()
-        types = program.types
-        rows = [codec.encode(entries, types, now) for _, entries in batches]
-        new = NewRun(id, info.workflow, now, version=info.version, correlation=info.correlation)
-        await self._store.commit(
-            Commit(
-                run=id,
-                fence=1,
-                at=now,
-                status=RunStatus.RUNNING,
-                due=0.0,
-                worker=self._worker.id,
-                rows=rows,
-                release=True,
-                create=new,
-            )
-        )
-        self._worker.wake()
-        stored = StoredRun(self._worker, program, id)
-        return WorkflowHandler(stored)
+        return WorkflowHandler(await retry(await self._started(), run_id, new_id))
 
     async def delete(self, run_ids: Sequence[str]) -> int:
         """Delete ended runs with all that belongs to them; returns how many."""
@@ -1098,19 +743,3 @@ class Engine:
 
 def _has_failed(task: asyncio.Task[None]) -> bool:
     return task.done() and (task.cancelled() or task.exception() is not None)
-
-
-class _NoTypes:
-    """Stands in for the types of a workflow whose code is not loaded: knows none."""
-
-    classes: Mapping[str, type] = {}
-
-    def add(self, kind: type) -> str:
-        return kind.__name__
-
-    def dumps(self, value: object, *, where: str = "", free: bool = False) -> str:
-        dump = getattr(value, "model_dump_json", None)
-        return cast(str, dump()) if callable(dump) else json.dumps(value)
-
-
-_NO_TYPES: Any = _NoTypes()

@@ -1,20 +1,88 @@
-"""Copies of journal prefixes: where to cut, and how to change what the copy goes on with."""
+"""Copies of runs: a new run whose journal begins with a part of another's.
+
+What is copied stays as it is. Where to cut is said by rows or by a step, and the fields of what the
+copy goes on with may be replaced; all before the cut is the copy's past, as if it had done it.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from stepwell.authoring.program import TypeRegistry
+from stepwell.authoring.program import Program, TypeRegistry
 from stepwell.errors import WorkflowRuntimeError
-from stepwell.kernel.journal import Entry, RunStarted, WorkAdded
+from stepwell.kernel.journal import Entry, RunEnded, RunStarted, WorkAdded
 from stepwell.kernel.outcomes import Message
-from stepwell.values import Json
+from stepwell.runtime import codec
+from stepwell.runtime.clock import new_run_id
+from stepwell.runtime.looking import batches, row_of
+from stepwell.runtime.stored import StoredRun
+from stepwell.stores.base import Commit, NewRun, RunRow
+from stepwell.values import Json, RunStatus
+
+if TYPE_CHECKING:
+    from stepwell.runtime.worker import Worker
 
 Batches = list[tuple[float, list[Entry]]]
 
 
-def cut(
+async def fork(
+    worker: Worker,
+    run_id: str,
+    *,
+    seq: int | None,
+    step: str | None,
+    input: Mapping[str, Json] | None,
+    new_id: str | None,
+) -> StoredRun:
+    """See `Engine.fork`."""
+    row = await row_of(worker, run_id)
+    name = row.workflow
+    program = worker.program(name)[0] if input else worker.program_or_bare(name)
+    past = _cut(await batches(worker, run_id), run_id, seq=seq, step=step)
+    if input:
+        _replace(past, program.types, input)
+    return await _copy(worker, row, program, past, new_id)
+
+
+async def retry(worker: Worker, run_id: str, new_id: str | None) -> StoredRun:
+    """See `Engine.retry`."""
+    row = await row_of(worker, run_id)
+    rows = await batches(worker, run_id)
+    failed = next((e.step for _, es in reversed(rows) for e in es if isinstance(e, RunEnded)), None)
+    if failed is None:
+        raise WorkflowRuntimeError(
+            f"run {run_id} is {row.status.value} and was not ended by a failed step; fork it "
+            "to go on from a point of your choice"
+        )
+    past = _cut(rows, run_id, step=failed)
+    return await _copy(worker, row, worker.program_or_bare(row.workflow), past, new_id)
+
+
+async def _copy(
+    worker: Worker, of: RunRow, program: Program, past: Batches, new_id: str | None
+) -> StoredRun:
+    id = new_id or new_run_id()
+    now = worker.clock.now()
+    await worker.store.commit(
+        Commit(
+            run=id,
+            fence=1,
+            at=now,
+            status=RunStatus.RUNNING,
+            due=0.0,
+            worker=worker.id,
+            rows=[codec.encode(entries, program.types, now) for _, entries in past],
+            release=True,
+            create=NewRun(id, of.workflow, now, version=of.version, correlation=of.correlation),
+        )
+    )
+    worker.wake()
+    return StoredRun(worker, program, id)
+
+
+def _cut(
     rows: Sequence[tuple[float, list[Entry]]],
     run_id: str,
     *,
@@ -55,13 +123,13 @@ def cut(
     return [(t, list(es)) for t, es in rows[:number]] + [(at, list(entries[: place + 1]))]
 
 
-def replaced(batches: Batches, types: TypeRegistry, input: Mapping[str, Json]) -> None:
+def _replace(past: Batches, types: TypeRegistry, input: Mapping[str, Json]) -> None:
     """Replace fields of the message that the copy goes on with, in place.
 
     Raises `WorkflowRuntimeError` when the copy goes on with several messages at once, and
     ValueError when the fields do not fit the message's type.
     """
-    for _, entries in reversed(batches):
+    for _, entries in reversed(past):
         for place in range(len(entries) - 1, -1, -1):
             entry = entries[place]
             if not isinstance(entry, WorkAdded):

@@ -34,6 +34,7 @@ from stepwell.kernel.journal import (
 from stepwell.kernel.outcomes import ChildResult, Message
 from stepwell.kernel.run import Run, pending
 from stepwell.runtime import codec
+from stepwell.runtime.broadcast import broadcast
 from stepwell.runtime.saved import snapshot
 from stepwell.runtime.schedules import plan_run
 from stepwell.runtime.turn import ActiveRun
@@ -151,7 +152,7 @@ class RunLedger:
 
     async def broadcast(self, tag: str, payload: Mapping[str, Any]) -> int:
         """Answer every run that waits for a message with this tag; how many there were."""
-        return await self.worker.broadcast(tag, payload)
+        return await broadcast(self.worker, tag, payload)
 
     # --- committing ------------------------------------------------------------------------------
 

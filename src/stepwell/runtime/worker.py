@@ -16,16 +16,17 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 from stepwell.authoring.events.state_store import InMemoryStateStore
-from stepwell.authoring.program import Program
+from stepwell.authoring.program import Program, bare_program
 from stepwell.errors import (
     InvalidArgument,
     StepwellError,
     StoreError,
     StoreUnavailable,
+    WorkflowNotRegistered,
 )
 from stepwell.kernel.inputs import Due, Loaded, ResumeAsked
 from stepwell.kernel.journal import Entry, Published, RunEnded, WaitOpened
@@ -90,7 +91,6 @@ class Worker:
         self._versions: dict[tuple[str, str], tuple[Program, object]] = {}
         self.runs: dict[str, RunLedger] = {}
         self.taken = 0  # how many runs were claimed and taken up so far
-        self.broadcast: Callable[[str, Mapping[str, Any]], Awaitable[int]] = _nobody
         self.planned: dict[str, str] = {}  # by workflow: its schedule's planned run, as last seen
         self.started = 0.0
         self.stopping = False
@@ -232,6 +232,18 @@ class Worker:
                 hint="Give one of them a workflow_name of its own, or an engine of its own.",
             )
 
+    def program(self, name: str) -> tuple[Program, object]:
+        """The newest program of a workflow, with its owner. Raises `WorkflowNotRegistered`."""
+        found = self.programs.get(name)
+        if found is None:
+            raise WorkflowNotRegistered(name, sorted(self.programs))
+        return found
+
+    def program_or_bare(self, name: str) -> Program:
+        """The program of a workflow, or what stands in for one that is not loaded."""
+        found = self.programs.get(name)
+        return bare_program(name) if found is None else found[0]
+
     def program_of(self, row: base.RunRow) -> tuple[Program, object]:
         """The program that the run goes on with: that of its version, or else the newest."""
         return self._versions.get((row.workflow, row.version)) or self.programs[row.workflow]
@@ -344,8 +356,3 @@ class Worker:
             del self.runs[ledger.run_id]
         if ledger.active is not None:
             ledger.active.disarm()
-
-
-async def _nobody(_tag: str, _payload: Mapping[str, Any]) -> int:
-    """What a worker without an engine reaches."""
-    return 0
