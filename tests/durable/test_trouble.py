@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sqlite3
 from pathlib import Path
 
@@ -155,18 +154,6 @@ async def test_a_file_of_a_newer_release_is_left_alone(tmp_path: Path) -> None:
         await engine.start_up()
     await engine.stop()
     assert path.read_bytes() == before
-
-
-@pytest.mark.skipif(os.getuid() == 0 if hasattr(os, "getuid") else True, reason="root may write")
-async def test_a_read_only_file_is_said(tmp_path: Path) -> None:
-    path = tmp_path / "runs.db"
-    async with Engine(f"sqlite:///{path}") as engine:
-        await (await engine.start(Linear))
-    path.chmod(0o400)
-    engine = Engine(f"sqlite:///{path}")
-    with pytest.raises(StoreError):
-        await engine.start_up()
-    await engine.stop()
 
 
 async def test_another_process_that_holds_the_file_only_makes_it_slow(tmp_path: Path) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from stepwell.stores.base import Store
-from stepwell.stores.conformance import StoreConformance, new
+from stepwell.stores.conformance import VolatileStoreConformance, new
 from stepwell.stores.memory import MemoryStore
 
 
-class TestMemoryStore(StoreConformance):
+class TestMemoryStore(VolatileStoreConformance):
     def make_store(self, place: Path) -> Store:
         return MemoryStore()
 

@@ -94,7 +94,6 @@ _OTHERS = frozenset(
     {
         "test_a_file_that_cannot_be_opened_is_said_with_a_way_out",
         "test_a_file_of_a_newer_release_is_left_alone",
-        "test_a_read_only_file_is_said",
         "test_why_data_does_not_fit_is_said_without_addresses",
         "test_another_process_that_holds_the_file_only_makes_it_slow",
     }

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import sys
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
+import stepwell
 from stepwell.errors import (
     StoreCorrupt,
     StoreError,
@@ -26,6 +29,9 @@ from stepwell.stores.digests import digest_of
 from stepwell.stores.sqlite import SQLiteStore
 from stepwell.stores.sqlite.connection import MIGRATIONS
 from stepwell.values import RunStatus
+
+SCRIPTS = Path(__file__).parent / "scripts"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(stepwell.__file__).parent.parent)}
 
 
 @pytest.fixture
@@ -144,19 +150,31 @@ async def test_a_directory_is_not_a_file(path: Path) -> None:
     assert str(path) in await refuses_to_open(path, StoreUnavailable)
 
 
-@pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everything"
-)
-async def test_a_read_only_file_says_so(path: Path) -> None:
-    store = SQLiteStore(path)
-    await store.open()
-    await store.close()
-    os.chmod(path, 0o444)
-    os.chmod(path.parent, 0o500)
-    try:
-        await refuses_to_open(path, StoreReadOnly)
-    finally:
-        os.chmod(path.parent, 0o700)
+@pytest.mark.parametrize("directory", [0o755, 0o555], ids=["file", "file and directory"])
+async def test_a_read_only_file_says_so(directory: int) -> None:
+    # Not under `tmp_path`, which nobody but its owner can look into.
+    with TemporaryDirectory(prefix="stepwell-") as place:
+        path = Path(place) / "runs.db"
+        store = SQLiteStore(path)
+        await store.open()
+        await store.close()
+        path.chmod(0o444)
+        os.chmod(place, directory)
+        said = await opened_by_somebody(path)
+        os.chmod(place, 0o700)
+    assert said.startswith("StoreReadOnly: ")
+    assert str(path) in said
+
+
+async def opened_by_somebody(path: Path) -> str:
+    """What comes of opening a file in a process that is not root."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(SCRIPTS / "unprivileged.py"), str(path),
+        env=ENVIRONMENT, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    return out.decode()
 
 
 async def test_a_newer_file_is_left_as_it_is(path: Path) -> None:

@@ -6,9 +6,10 @@ A store is a `Store` when it passes. Subclass the kit in a test module and say h
         def make_store(self, place: Path) -> Store:
             return MyStore(place / "runs")
 
-`make_store` gives an unconnected store; for a persistent one, two stores made of the same place
-keep the same runs. The kit needs pytest and pytest-asyncio. No test waits for time to pass: times
-are arguments of the contract, and what must happen "at once" has `PATIENCE` seconds.
+`make_store` gives an unconnected store; two stores made of the same place keep the same runs. A
+store that keeps nothing when its process ends subclasses `VolatileStoreConformance`. The kit needs
+pytest and pytest-asyncio. No test waits for time to pass: times are arguments of the contract, and
+what must happen "at once" has `PATIENCE` seconds.
 """
 
 # ruff: noqa: S101 - this is a test module that happens to be public
@@ -95,8 +96,8 @@ async def claimed(
     return [row.id for row in await store.claim(by, workflows, now, limit, dead)]
 
 
-class StoreConformance:
-    """What every store must pass; see the module's text for how to use it."""
+class VolatileStoreConformance:
+    """What every store must pass, also one that keeps nothing when its process ends."""
 
     pytestmark: ClassVar[Sequence[pytest.MarkDecorator]] = [pytest.mark.asyncio]
 
@@ -134,28 +135,7 @@ class StoreConformance:
         assert "://" in store.url
         assert store.durability in ("none", "process", "power")
         assert store.supports("persistent") == (store.durability != "none")
-
-    async def test_reopening_keeps_everything(self, store: Store, tmp_path: Path) -> None:
-        if not store.supports("persistent"):
-            pytest.skip("the store keeps nothing")
-        await begin(store, "a", b"1", b"2", key="k", snapshot=Snapshot(1, b'"s"'), detail=b'"d"')
-        digest = digest_of(b"big")
-        await store.commit(turn("a", blobs={digest: b"big"}))
-        await store.send([message("a", b"3", dedupe="x")])
-        await store.register(worker("w", 50.0))
-        before = await store.load("a")
-        await store.close()
-
-        again = self.make_store(tmp_path)
-        await again.open()
-        assert await again.load("a") == before
-        assert await again.find("wf", "k") == "a"
-        assert await again.blob(digest) == b"big"
-        assert await again.send([message("a", dedupe="x")]) == [False]
-        assert await again.workers() == [worker("w", 50.0)]
-        await again.commit(turn("a", b"4"))
-        assert await journal(again, "a") == [(1, b"1"), (2, b"2"), (3, b"4")]
-        await again.close()
+        assert store.supports("persistent") == isinstance(self, StoreConformance)
 
     # Creating -----------------------------------------------------------------------------------
 
@@ -926,3 +906,27 @@ class StoreConformance:
         await store.changed(0)
         async with asyncio.timeout(PATIENCE):
             await store.changed(0.001)
+
+
+class StoreConformance(VolatileStoreConformance):
+    """What every persistent store must pass; see the module's text for how to use it."""
+
+    async def test_reopening_keeps_everything(self, store: Store, tmp_path: Path) -> None:
+        await begin(store, "a", b"1", b"2", key="k", snapshot=Snapshot(1, b'"s"'), detail=b'"d"')
+        digest = digest_of(b"big")
+        await store.commit(turn("a", blobs={digest: b"big"}))
+        await store.send([message("a", b"3", dedupe="x")])
+        await store.register(worker("w", 50.0))
+        before = await store.load("a")
+        await store.close()
+
+        again = self.make_store(tmp_path)
+        await again.open()
+        assert await again.load("a") == before
+        assert await again.find("wf", "k") == "a"
+        assert await again.blob(digest) == b"big"
+        assert await again.send([message("a", dedupe="x")]) == [False]
+        assert await again.workers() == [worker("w", 50.0)]
+        await again.commit(turn("a", b"4"))
+        assert await journal(again, "a") == [(1, b"1"), (2, b"2"), (3, b"4")]
+        await again.close()
