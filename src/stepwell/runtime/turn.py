@@ -6,14 +6,6 @@
 is performed at once. A durable run has a ledger between the two: the entries are committed first,
 and performed when they are safe; meanwhile the kernel may already decide about the next input, so
 commits of one run never wait for its decisions. That is the only difference between the two.
-
-Performing never decides anything. It starts the bodies that the entries say have begun, wakes those
-that got their answers, stops those that are owed no more, and shows readers what was published.
-
-A body runs in a task, but not every body in a task of its own: bodies that are ready are started
-one after the other by one runner task, and the first that pauses keeps it; the others get another.
-So a chain of steps that do not pause costs one task, and so does a fan-out of them. Now and then a
-runner lets the event loop have a look around, so steps that never pause do not hold it.
 """
 
 from __future__ import annotations
@@ -27,39 +19,26 @@ from typing import Any, Protocol, cast
 
 from stepwell.authoring.events.model import InternalDispatchEvent
 from stepwell.authoring.events.state_store import InMemoryStateStore
-from stepwell.authoring.program import FREE, MAX_PAYLOAD, Ending, Program, TypeRegistry
-from stepwell.errors import StepTimeoutError, ValueTooLarge
+from stepwell.authoring.program import FREE, Ending, Program, TypeRegistry
 from stepwell.kernel.decide import decide, straight_on
-from stepwell.kernel.inputs import Arrived, Attempted, CancelAsked, Due, Input, Wrote
+from stepwell.kernel.inputs import Arrived, CancelAsked, Due, Input, Wrote
 from stepwell.kernel.journal import (
-    AttemptExpired,
     ChildStarted,
     Entry,
-    Published,
     RunEnded,
-    RunParked,
-    RunResumed,
-    ScopeEntered,
-    WaitDropped,
-    WaitEnded,
-    WaitOpened,
     WorkAdded,
-    WorkBegun,
     WorkDone,
 )
-from stepwell.kernel.outcomes import Emit, Fail, Message, Outcome
-from stepwell.kernel.rest import held_up, returned, stalled
-from stepwell.kernel.run import EVOLVE, RUNNING, WAITING, Run, Work, finish, next_due, pending
-from stepwell.runtime.attempt import Attempt, make_current, rest
-from stepwell.runtime.codec import rough_size
+from stepwell.kernel.outcomes import Message, Outcome
+from stepwell.kernel.run import EVOLVE, Run, Work, finish, next_due, pending
+from stepwell.runtime.attempt import Attempt
+from stepwell.runtime.bodies import launch, stop
+from stepwell.runtime.performing import PERFORM, TOLD
 from stepwell.runtime.pools import Pools
 from stepwell.runtime.stream import StreamLog
-from stepwell.values import Clock, ErrorInfo, Json, RunStatus, TimerHandle, derived_id
+from stepwell.values import Clock, ErrorInfo, Json, RunStatus, TimerHandle
 
 logger = logging.getLogger("stepwell")
-
-_BURST = 64
-"""Bodies that a runner starts before it lets the event loop look around."""
 
 
 class Watcher(Protocol):
@@ -141,10 +120,7 @@ class ActiveRun:
     __slots__ = (
         "__weakref__",
         "_armed",
-        "_first",
-        "_last",
         "_log",
-        "_runs",
         "_timer",
         "_waiters",
         "attempts",
@@ -153,8 +129,11 @@ class ActiveRun:
         "clock",
         "definition",
         "durable",
-        "held",
         "ending",
+        "first",
+        "has_runner",
+        "held",
+        "last",
         "ledger",
         "loop",
         "make_context",
@@ -200,8 +179,8 @@ class ActiveRun:
         self.attempts: dict[int, Attempt] = {}
         self.held = False  # start no more bodies: this process lets go of the run
         self._log: StreamLog | None = None
-        self._first: Attempt | None = None  # of those that are ready: linked, as most
-        self._last: Attempt | None = None  # runs have but one at a time
+        self.first: Attempt | None = None  # of those that are ready: linked, as most
+        self.last: Attempt | None = None  # runs have but one at a time
         self.children: list[ActiveRun] | None = None
         self.parent: ActiveRun | None = None
         self.pools: Pools | None = None
@@ -215,7 +194,7 @@ class ActiveRun:
         self._waiters: list[asyncio.Future[None]] | None = None
         self._timer: TimerHandle | None = None
         self._armed: float | None = None
-        self._runs = False  # whether a runner is at work, or about to be
+        self.has_runner = False  # whether a runner is at work, or about to be
 
     # --- the turn --------------------------------------------------------------------------------
 
@@ -247,12 +226,12 @@ class ActiveRun:
             EVOLVE[kind](run, entry)
             if type(entry) is WorkAdded and not later:
                 if entry.begun:
-                    self._launch(run.work[entry.id])
-            elif kind in _TOLD:
+                    launch(self, run.work[entry.id])
+            elif kind in TOLD:
                 later.append(entry)
         self.perform(later)
 
-    def _go_straight_on(self, attempt: Attempt, outcome: Outcome) -> bool:
+    def go_straight_on(self, attempt: Attempt, outcome: Outcome) -> bool:
         """A body ended. When nobody keeps or watches the entries, do the plainest turns without a
         detour; they are decided and evolved as always. Returns whether this was one."""
         if self.ledger is not None or self.record is not None or self.watchers:
@@ -274,7 +253,7 @@ class ActiveRun:
             if then.deadline is not None:
                 self._arm()
             if then.begun:
-                self._launch(run.work[then.id])
+                launch(self, run.work[then.id])
         return True
 
     def perform(self, entries: Iterable[Entry]) -> None:
@@ -288,9 +267,9 @@ class ActiveRun:
             if type(entry) is WorkAdded:
                 id = entry.id
                 if entry.begun and id not in self.attempts and (work := run.work.get(id)):
-                    self._launch(work)
+                    launch(self, work)
             elif type(entry) is not WorkDone:
-                act = _PERFORM.get(type(entry))
+                act = PERFORM.get(type(entry))
                 if act is not None:
                     act(self, entry)
                     ended = ended or type(entry) is RunEnded
@@ -311,7 +290,7 @@ class ActiveRun:
         unsafe = self.ledger.unsafe() if self.ledger is not None else ()
         for work in (*owed, *asking):
             if work.id not in self.attempts and work.id not in unsafe:
-                self._launch(work)
+                launch(self, work)
         self._arm()
 
     async def settled(self) -> None:
@@ -381,88 +360,13 @@ class ActiveRun:
 
     # --- performing ------------------------------------------------------------------------------
 
-    def _launch(self, work: Work) -> None:
-        run = self.run
-        if self.held or run.ended is not None or run.parked is not None:
-            return  # it stays owed, and is started where the run goes on, or the run is over
-        attempt = Attempt(self, work, self.program.handlers[work.step])
-        self.attempts[work.id] = attempt
-        if self._last is None:
-            self._first = attempt
-        else:
-            self._last.next = attempt
-        self._last = attempt
-        if not self._runs:
-            self._hand_over()
-
-    def _begun(self, entry: WorkBegun) -> None:
-        attempt = self.attempts.get(entry.id)
-        if attempt is None:
-            work = self.run.work.get(entry.id)
-            if work is not None and work.phase == RUNNING:
-                self._launch(work)
-        else:
-            if self.watchers and attempt.task is not None:  # or else it is told when it starts
-                for watcher in self.watchers:
-                    watcher.begun(self, attempt)
-            attempt.deliver()
-
-    def _wait_opened(self, entry: WaitOpened) -> None:
-        if entry.question is not None:
-            self.publish(entry.question.payload)
-
-    def _wait_ended(self, entry: WaitEnded) -> None:
-        # An answer that is the last one its work waits for is handed out when a worker slot is
-        # taken; an earlier one at once, since its body may go on with it.
-        work = self.run.work.get(entry.work)
-        if work is None or work.phase != WAITING or not work.partial:
-            return
-        attempt = self.attempts.get(work.id)
-        if attempt is None:
-            self._launch(work)
-        else:
-            attempt.deliver()
-
-    def _published(self, entry: Published) -> None:
-        for message in entry.messages:
-            self.publish(message.payload)
-
-    def _child_started(self, entry: ChildStarted) -> None:
-        self.spawn(self, entry)
-
-    def _expired(self, entry: AttemptExpired) -> None:
-        attempt = self.attempts.get(entry.id)
-        if attempt is not None:
-            attempt.expired = True
-            if attempt.task is not None:
-                attempt.task.cancel()
-
-    def _stop(self, attempt: Attempt) -> None:
-        attempt.dead = True
-        self.attempts.pop(attempt.id, None)
-        if attempt.task is not None:
-            attempt.task.cancel()
-
-    def _stop_what_is_not_owed(self, entry: ScopeEntered | RunEnded | RunParked) -> None:
-        over = not isinstance(entry, ScopeEntered)
-        for attempt in tuple(self.attempts.values()):
-            if over or attempt.id not in self.run.work:
-                self._stop(attempt)
-        if not isinstance(entry, RunParked):
-            self._cancel_children(entry)
-
-    def _cancel_children(self, entry: ScopeEntered | RunEnded | WaitDropped) -> None:
-        for child in tuple(self.children or ()):  # an ended child leaves the list
-            if child.run.id in entry.cancel:
-                child.cancel("its parent does not wait for it any more")
-
     def stop_bodies(self) -> list[asyncio.Task[None]]:
         """Stop every body without a word to the kernel: the run is let go of. Returns the tasks
         that are still to end."""
         self.close_pools()
         tasks = [a.task for a in self.attempts.values() if a.task is not None]
         for attempt in tuple(self.attempts.values()):
-            self._stop(attempt)
+            stop(self, attempt)
         return [task for task in tasks if task is not asyncio.current_task()]
 
     def close_pools(self) -> None:
@@ -547,127 +451,6 @@ class ActiveRun:
         except Exception as bug:
             self.broken(bug)
 
-    # --- bodies ----------------------------------------------------------------------------------
-
-    async def _run_ready(self) -> None:
-        """Start what is ready, one body after the other; keep to the first that pauses."""
-        task = cast("asyncio.Task[None]", asyncio.current_task())
-        burst = 0
-        while (attempt := self._first) is not None:
-            self._first = attempt.next
-            if attempt.next is None:
-                self._last = None
-            else:
-                attempt.next = None
-            if attempt.dead:
-                continue
-            if burst == _BURST:
-                burst = 0
-                await asyncio.sleep(0)
-                if attempt.dead:
-                    continue
-            burst += 1
-            attempt.task = task
-            handler = attempt.handler
-            edits: Sequence[Json] = ()
-            if self.watchers:
-                for watcher in self.watchers:
-                    watcher.begun(self, attempt)
-            try:
-                context = self.base.copy()
-                body = handler.begin(self.owner, attempt.work.message, attempt)
-                context.run(make_current, attempt)
-                try:
-                    waiting = context.run(body.send, None)
-                except StopIteration as stop:
-                    result = stop.value
-                else:
-                    self._runs = False
-                    if self._first is not None:
-                        self._hand_over()
-                    result = await rest(body, context, waiting)
-                outcome = handler.outcome(result)
-                if attempt.expired:  # and its body would not stop for it
-                    outcome = self._failed(attempt, self._timeout_of(attempt))
-                elif self.durable:
-                    self._prepare_outcome(outcome)
-                    edits = self._edited(attempt)
-            except asyncio.CancelledError as error:
-                if attempt.dead:
-                    if task.cancelling():
-                        return
-                    continue  # its own doing: what it did ended it before it ever paused
-                edits = ()
-                if attempt.expired:
-                    outcome = self._failed(attempt, self._timeout_of(attempt))
-                elif task.cancelling():
-                    attempt.dead = True
-                    raise  # the loop shuts down, or someone wants this very task gone
-                else:
-                    reason = RuntimeError(f"the step was cancelled: {error}")
-                    outcome = self._failed(attempt, reason)
-            except Exception as error:
-                edits = ()
-                outcome = self._failed(attempt, error)
-            except (GeneratorExit, KeyboardInterrupt):
-                raise
-            except BaseException as error:
-                # A user's own, or `sys.exit()`, which would end a loop that serves other runs: none
-                # of ours to let the run hang for.
-                edits = ()
-                attempt.drop_unsent()
-                self._undo(attempt)
-                outcome = Fail(ErrorInfo.of(error), None, final=True)
-            # What this makes begin is for this runner, unless it was told to stop: a task that was
-            # cancelled once is not fit for other bodies, even if its own would not stop for it.
-            self._runs = True
-            try:
-                self._finished(attempt, outcome, edits)
-            except Exception as bug:
-                self.broken(bug)
-            if task.cancelling():
-                break
-        if self._first is not None:
-            self._hand_over()
-        else:
-            self._runs = False
-
-    def _hand_over(self) -> None:
-        """Have a (further) runner for what is ready."""
-        self._runs = True
-        # The loop holds the task while it is ready to run, its attempt while it waits. Made by
-        # hand, because an eager task factory would run bodies in the middle of a turn.
-        asyncio.Task(self._run_ready(), loop=self.loop, name=self.run.id, context=self.base)
-
-    def _finished(self, attempt: Attempt, outcome: Outcome, edits: Sequence[Json]) -> None:
-        """A body ended."""
-        if attempt.dead:
-            return
-        del self.attempts[attempt.id]
-        if self.watchers:
-            for watcher in self.watchers:
-                watcher.finished(self, attempt, outcome)
-        if attempt.outbox:
-            attempt.flush()
-        if self._go_straight_on(attempt, outcome):
-            return
-        self.feed(Attempted(self.clock.now(), attempt.id, outcome, edits))
-        run = self.run
-        if not run.work and run.ended is None and stalled(self.definition, run):
-            self._warn_of_silence(attempt, outcome)
-
-    def _warn_of_silence(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Nothing can move the run now but the end of its time: say who let go of it."""
-        run = self.run
-        due = next_due(run)
-        until = "for ever; cancel it"
-        if due is not None:
-            until = f"until its timeout in {round(max(0.0, due - self.clock.now()), 2):g} s"
-        what = f"step {attempt.step!r} {returned(outcome)}"
-        why = "; ".join((what, *held_up(self.definition, run)))
-        text = "run %s of %s has nothing left to do and has not ended: %s. It stays silent %s."
-        logger.warning(text, run.id, self.definition.name, why, until)
-
     def broken(self, bug: Exception) -> None:
         """A turn raised: a fault of this library. The run can't go on; say so and end it."""
         logger.critical("run %s: a turn failed", self.run.id, exc_info=bug)
@@ -677,67 +460,3 @@ class ActiveRun:
             entry = RunEnded(RunStatus.FAILED, self.clock.now(), None, ErrorInfo.of(bug))
             EVOLVE[RunEnded](self.run, entry)
             self.perform([entry])
-
-    def _edited(self, attempt: Attempt) -> list[Json]:
-        """What the attempt changed in the run's state, as a JSON patch."""
-        store = self.store
-        if store is None or not attempt.edits:
-            return []
-        for edit in attempt.edits:
-            for key, value in edit.after.items():
-                size = rough_size(value, MAX_PAYLOAD)
-                if size > MAX_PAYLOAD:
-                    raise ValueTooLarge(f"state.{key}", size, MAX_PAYLOAD)
-        return cast("list[Json]", store.patch(attempt.edits, self.program.serializer))
-
-    def _undo(self, attempt: Attempt) -> None:
-        """Take back what a failed attempt changed, where nobody built on it since."""
-        store = self.store
-        if store is not None and attempt.edits:
-            for edit in reversed(attempt.edits):
-                store.revert(edit)
-
-    def _timeout_of(self, attempt: Attempt) -> StepTimeoutError:
-        timeout = self.definition.by_name[attempt.step].timeout
-        return StepTimeoutError(attempt.step, timeout or 0.0, abandoned=attempt.in_thread)
-
-    def _failed(self, attempt: Attempt, error: Exception) -> Fail:
-        """The attempt failed with `error`: ask the step's retry policy what now."""
-        attempt.drop_unsent()
-        self._undo(attempt)
-        work = attempt.work
-        elapsed = self.clock.now() - work.first_at
-        seed = int(derived_id(self.run.id, work.step, work.id, work.attempt)[:8], 16)
-        try:
-            delay = attempt.handler.retry_after(error, work.attempt, elapsed, seed)
-        except Exception as broken:  # the user's policy: the run fails with what it raised
-            broken.__context__ = error
-            return Fail(ErrorInfo.of(broken), None, final=True)
-        return Fail(ErrorInfo.of(error), delay)
-
-    def _prepare_outcome(self, outcome: Outcome) -> None:
-        if type(outcome) is Emit:
-            for message in outcome.messages:
-                self.prepare(message)
-        else:
-            message = getattr(outcome, "message", None) or getattr(outcome, "result", None)
-            if isinstance(message, Message):
-                self.prepare(message)
-
-
-_PERFORM: dict[type, Callable[[ActiveRun, Any], None]] = {
-    WorkBegun: ActiveRun._begun,  # pyright: ignore[reportPrivateUsage]
-    WaitOpened: ActiveRun._wait_opened,  # pyright: ignore[reportPrivateUsage]
-    WaitDropped: ActiveRun._cancel_children,  # pyright: ignore[reportPrivateUsage]
-    WaitEnded: ActiveRun._wait_ended,  # pyright: ignore[reportPrivateUsage]
-    Published: ActiveRun._published,  # pyright: ignore[reportPrivateUsage]
-    ChildStarted: ActiveRun._child_started,  # pyright: ignore[reportPrivateUsage]
-    AttemptExpired: ActiveRun._expired,  # pyright: ignore[reportPrivateUsage]
-    ScopeEntered: ActiveRun._stop_what_is_not_owed,  # pyright: ignore[reportPrivateUsage]
-    RunEnded: ActiveRun._stop_what_is_not_owed,  # pyright: ignore[reportPrivateUsage]
-    RunResumed: lambda run, _: run.resume(),
-    RunParked: ActiveRun._stop_what_is_not_owed,  # pyright: ignore[reportPrivateUsage]
-}
-
-_TOLD = frozenset((WorkAdded, *_PERFORM))
-"""The entries that are performed at all."""
