@@ -166,7 +166,7 @@ class Client:
         given = {**(start_event or {}), **fields}
         if isinstance(workflow, str):
             path, params, body = (
-                f"/api/definitions/{quote(workflow, safe='')}/run",
+                f"/api/definitions/{_part(workflow)}/run",
                 {"priority": priority},
                 given,
             )
@@ -313,7 +313,7 @@ class Client:
     ) -> bool:
         """Send a run an event; see `Engine.signal`. A run that has ended raises."""
         shown = await self._post(
-            f"{self._of(run_id)}/signal/{quote(event, safe='')}",
+            f"{self._of(run_id)}/signal/{_part(event)}",
             dict(payload or {}),
             params={"step": step, "question": question},
             key=dedupe,
@@ -331,7 +331,7 @@ class Client:
     ) -> int:
         """Send every run that waits for it now an event; how many received it."""
         shown = await self._post(
-            f"/api/signal/{quote(name, safe='')}",
+            f"/api/signal/{_part(name)}",
             dict(payload or {}),
             params={"definition": workflow, "correlation": correlation},
         )
@@ -387,7 +387,7 @@ class Client:
     # --- asking ----------------------------------------------------------------------------------
 
     def _of(self, run_id: str) -> str:
-        return f"/api/workflow/{quote(run_id, safe='')}"
+        return f"/api/workflow/{_part(run_id)}"
 
     async def _get(self, path: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return (await self._ask("GET", path, params=params)).json()
@@ -481,6 +481,11 @@ def _error(answer: httpx.Response, run_id: str) -> Exception:
             return StoreUnavailable(detail, hint=hint)
         case status, _:
             return ServiceError(status, code, detail, hint)
+
+
+def _part(name: str) -> str:
+    """A name as a part of a path. One of nothing but dots would be a step up, or none."""
+    return name.replace(".", "%2E") if name in (".", "..") else quote(name, safe="")
 
 
 def _time(text: str | None) -> float | None:

@@ -121,8 +121,6 @@ async def test_cancel_retry_fork_and_delete(api: Api) -> None:
 
 async def test_ids_that_are_no_ascii_are_linked_to(api: Api) -> None:
     shown = (await api.post(CREATE + "?wait=10", json=SAMPLE)).json()
-    refused = await api.post(f"{CREATE}/{shown['workflow_id']}/fork", json={"id": "a/b"})
-    assert (refused.status_code, refused.json()["code"]) == (422, "bad_word")
     plain = await api.post(f"{CREATE}/{shown['workflow_id']}/fork", json={"id": "é😀"})
     assert (await ended(api, "é😀"))["links"]["self"] == plain.headers["location"]
     assert (await api.get(plain.headers["location"])).status_code == 200

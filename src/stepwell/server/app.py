@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, cast
-from urllib.parse import quote
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -18,13 +18,14 @@ from stepwell._version import __version__
 from stepwell.authoring.document_run import NAME
 from stepwell.authoring.drawing import draw
 from stepwell.authoring.tasks import TaskRegistry
-from stepwell.errors import StoreError, WorkflowNotRegistered
+from stepwell.errors import StoreError, StoreUnavailable, WorkflowNotRegistered
 from stepwell.runtime.engine import Engine
 from stepwell.runtime.telemetry import listen
 from stepwell.server import shapes, speaking
 from stepwell.server.bodies import read_object, word_of
 from stepwell.server.metrics import CONTENT_TYPE
 from stepwell.server.page import page_of
+from stepwell.server.paths import name_in, part_of
 from stepwell.server.problems import MEDIA_TYPE, Problem, problem_of
 from stepwell.server.routes import (
     MEDIA_TYPES,
@@ -45,6 +46,7 @@ _FAULTS = {
     "403": "A page of another site may not do this.",
     "404": "There is no such thing.",
     "405": "This is not done here.",
+    "408": "The body did not come in time.",
     "409": "The run is not where this can be done.",
     "413": "The body, or a value in it, is too large.",
     "415": "The body is not declared as JSON.",
@@ -65,6 +67,7 @@ def asgi(
     degraded: str | None = None,
     max_queue: int = 10_000,
     heartbeat: float = 15.0,
+    patience: float = 10.0,
 ) -> FastAPI:
     """The REST service of an engine, as an ASGI app.
 
@@ -80,6 +83,7 @@ def asgi(
         degraded: why runs are kept in memory although a store was asked for; None: they are not.
         max_queue: how many runs may be queued before new ones are refused with 429.
         heartbeat: seconds between two signs of life of a stream without news.
+        patience: seconds that a body may take to come (408), and the store to answer (503).
 
     Raises:
         InvalidArgument: the engine has another workflow called "document".
@@ -89,7 +93,8 @@ def asgi(
         >>> asgi(Engine("memory://")).title
         'stepwell'
     """
-    service = Service(engine, tasks, Limits(max_queue=max_queue, heartbeat=heartbeat), degraded)
+    limits = Limits(max_queue=max_queue, heartbeat=heartbeat, patience=patience)
+    service = Service(engine, tasks, limits, degraded)
     app = FastAPI(
         title="stepwell",
         version=__version__,
@@ -108,7 +113,12 @@ def asgi(
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_middleware(
-        Shell, token=token, hosts=hosts, durability=service.durability, metrics=service.metrics
+        Shell,
+        token=token,
+        hosts=hosts,
+        durability=service.durability,
+        metrics=service.metrics,
+        patience=lambda: service.limits.patience,
     )
     app.openapi = lambda: _openapi(app)  # pyright: ignore[reportAttributeAccessIssue] - as documented
     return app
@@ -186,8 +196,8 @@ async def definitions(request: Request) -> Response:
             "steps": [s.name for s in program.definition.steps if not s.name.startswith("(")],
             "input_schema": input_schema(program),
             "links": {
-                "run": f"{root}/{quote(name, safe='')}/run",
-                "graph": f"{root}/{quote(name, safe='')}/graph",
+                "run": f"{root}/{part_of(name)}/run",
+                "graph": f"{root}/{part_of(name)}/graph",
             },
         }
         for name, program in sorted(service.definitions().items())
@@ -207,13 +217,13 @@ async def run_definition(
     """Start a registered workflow with the fields in the body."""
     fields = await read_object(request)
     key = word_of(idempotency_key, "Idempotency-Key")
-    handler, again = await service_of(request).start_named(name, fields, key, priority)
+    handler, again = await service_of(request).start_named(name_in(name), fields, key, priority)
     return await started(request, handler, again, wait)
 
 
 async def definition_graph(request: Request, name: str, format: Graph = "mermaid") -> Response:
     """A drawing of a registered workflow."""
-    known = service_of(request).definitions()
+    known, name = service_of(request).definitions(), name_in(name)
     if name not in known:
         raise WorkflowNotRegistered(name, sorted(known))
     return Response(draw(known[name].definition, format), media_type=MEDIA_TYPES[format])
@@ -230,9 +240,12 @@ async def readyz(request: Request) -> Response:
     service = service_of(request)
     shown = {"status": "ready", "durability": service.durability()}
     try:
-        await service.engine.start_up()
-        await service.engine.store.get("-")
-    except StoreError as error:
+        async with asyncio.timeout(service.limits.patience / 2):
+            await service.engine.start_up()
+            await service.engine.store.get("-")
+    except (StoreError, TimeoutError) as given:
+        late = StoreUnavailable("the store does not answer")
+        error = given if isinstance(given, StoreError) else late
         problem = problem_of(error)
         detail = {**shown, "status": "unavailable", "detail": error.message}
         return JSONResponse(detail, 503, problem.headers if problem else None)

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from stepwell.authoring.document import MAX_BYTES, check_plain
 from stepwell.errors import DocumentError
+from stepwell.server.patience import patience_of
 from stepwell.server.problems import Problem
 
 _WORD = re.compile(r"[^\x00-\x1f\x7f]{1,512}")
@@ -68,11 +69,12 @@ async def _read(request: Request) -> bytes:
     parts: list[bytes] = []
     size = 0
     try:
-        async for part in request.stream():
-            size += len(part)
-            if size > MAX_BYTES:
-                raise _too_large()
-            parts.append(part)
+        with patience_of(request).for_body():
+            async for part in request.stream():
+                size += len(part)
+                if size > MAX_BYTES:
+                    raise _too_large()
+                parts.append(part)
     except ClientDisconnect as error:
         raise Problem(400, "disconnected", "the body did not come whole") from error
     return b"".join(parts)

@@ -66,8 +66,8 @@ class Problem(Exception):
         self.errors = tuple(errors)
         self.headers = dict(headers or {})
 
-    def response(self) -> Response:
-        """The answer."""
+    def shown(self) -> dict[str, Any]:
+        """The body of the answer."""
         shown: dict[str, Any] = {
             "type": f"urn:stepwell:problem:{self.code}",
             "title": HTTPStatus(self.status).phrase,
@@ -79,7 +79,11 @@ class Problem(Exception):
             shown["hint"] = self.hint
         if self.errors:
             shown["errors"] = list(self.errors)
-        text = json.dumps(shown, ensure_ascii=False).encode(errors="replace")
+        return shown
+
+    def response(self) -> Response:
+        """The answer."""
+        text = json.dumps(self.shown(), ensure_ascii=False).encode(errors="replace")
         return Response(text, self.status, self.headers, MEDIA_TYPE)
 
 

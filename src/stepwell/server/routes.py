@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -14,6 +13,8 @@ from stepwell.errors import RunNotFound
 from stepwell.server import shapes
 from stepwell.server.bodies import read_object, time_of, word_of
 from stepwell.server.feed import Item, cursor_of
+from stepwell.server.paths import name_in, part_of
+from stepwell.server.patience import patience_of
 from stepwell.server.problems import Problem
 from stepwell.server.service import JOURNAL_PAGE, Service
 from stepwell.server.shown import summary
@@ -56,7 +57,7 @@ def service_of(request: Request) -> Service:
 
 def links_of(request: Request, run_id: str) -> dict[str, str]:
     """Where a run can be looked at and spoken to."""
-    here = f"{request.scope.get('root_path', '')}/api/workflow/{quote(run_id, safe='')}"
+    here = f"{request.scope.get('root_path', '')}/api/workflow/{part_of(run_id)}"
     return {
         "self": here,
         "events": f"{here}/events",
@@ -67,6 +68,7 @@ def links_of(request: Request, run_id: str) -> dict[str, str]:
 
 def known_id(run_id: str) -> str:
     """An id that a run may have. Raises `RunNotFound` for what can be none."""
+    run_id = name_in(run_id)
     try:
         word_of(run_id, "the id")
     except Problem:
@@ -76,6 +78,7 @@ def known_id(run_id: str) -> str:
 
 def event_name(name: str) -> str:
     """The name of an event that may come from outside."""
+    name = name_in(name)
     if name.startswith("("):
         raise Problem(422, "bad_word", "an event's name does not begin with '('")
     return str(word_of(name, "the event's name"))
@@ -89,8 +92,12 @@ async def started(request: Request, handler: Any, again: bool, wait: float | Non
     headers = {"Location": links["self"]}
     if again:
         headers["Idempotency-Replayed"] = "true"
-    if wait is not None and await service.wait(handler, wait):
-        return JSONResponse(await service.run(run_id, links), 200, headers)
+    if wait is not None:
+        patience_of(request).lift()
+        ended = await service.wait(handler, wait)
+        patience_of(request).renew()
+        if ended:
+            return JSONResponse(await service.run(run_id, links), 200, headers)
     info = await service.engine.get(run_id)
     return JSONResponse(
         {"workflow_id": run_id, "status": info.status.value, "links": links}, 202, headers

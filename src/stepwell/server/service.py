@@ -55,11 +55,13 @@ class Limits:
         max_queue: how many runs may be queued before new ones are refused.
         heartbeat: seconds between two signs of life of a stream without news.
         max_wait: seconds that `?wait=` may ask for at most.
+        patience: seconds that the store may take to answer.
     """
 
     max_queue: int = 10_000
     heartbeat: float = 15.0
     max_wait: float = 60.0
+    patience: float = 10.0
 
 
 class Service:

@@ -23,6 +23,7 @@ from stepwell.authoring.tasks import TaskRegistry
 from stepwell.errors import InvalidArgument, StoreUnavailable
 from stepwell.runtime.engine import Engine, Startable
 from stepwell.server.app import asgi
+from stepwell.server.connections import guarded
 from stepwell.server.service import Service
 from stepwell.server.settings import Settings, without_password, words_of
 
@@ -144,6 +145,7 @@ def app_of(settings: Settings, opened: Opened, tasks: TaskRegistry) -> FastAPI:
         degraded=opened.degraded,
         max_queue=settings.max_queue,
         heartbeat=settings.heartbeat,
+        patience=settings.patience,
     )
 
 
@@ -155,6 +157,7 @@ async def serve(
     config = uvicorn.Config(
         app,
         lifespan="off",  # whoever started the engine stops it
+        http=guarded(settings.patience),
         ws="none",
         server_header=False,
         log_config=None,

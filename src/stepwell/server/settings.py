@@ -73,6 +73,9 @@ class Settings(BaseSettings):
     lease: float = Field(15.0, gt=0, description="Seconds before others take over its runs.")
     drain_seconds: float = Field(30.0, ge=0, description="Seconds steps may go on when it stops.")
     heartbeat: float = Field(15.0, gt=0, description="Seconds between signs of life of streams.")
+    patience: float = Field(
+        10.0, gt=0, description="Seconds that callers, readers and the store have to do their part."
+    )
     debug: bool = Field(False, description="Log more, and every request.")
 
     @property

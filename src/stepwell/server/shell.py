@@ -17,6 +17,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stepwell.server.metrics import Metrics
+from stepwell.server.paths import split_well
+from stepwell.server.patience import begin
 from stepwell.server.problems import Problem, problem_of
 
 logger = logging.getLogger("stepwell")
@@ -35,6 +37,7 @@ class Shell:
         hosts: the names that a request may be for; None: any.
         durability: says what the `Stepwell-Durability` header says.
         metrics: where requests are counted.
+        patience: says how many seconds the body, and then the store, have.
     """
 
     def __init__(
@@ -44,12 +47,14 @@ class Shell:
         hosts: Collection[str] | None,
         durability: Callable[[], str],
         metrics: Metrics,
+        patience: Callable[[], float],
     ) -> None:
         self._app = app
         self._token = None if token is None else token.encode()
         self._hosts = hosts
         self._durability = durability
         self._metrics = metrics
+        self._patience = patience
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -58,11 +63,14 @@ class Shell:
             return
         began = time.monotonic()
         status = 0
+        patience = begin(scope, self._patience())
+        split_well(scope)
 
         async def answer(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                patience.lift()
                 headers = MutableHeaders(scope=message)
                 headers["Stepwell-Durability"] = self._durability()
                 headers.setdefault("Cache-Control", "no-store")
@@ -71,11 +79,13 @@ class Shell:
 
         try:
             self._check(scope)
-            await self._app(scope, receive, answer)
+            async with patience:
+                await self._app(scope, receive, answer)
         except Exception as error:
             if status:
                 raise  # an answer is under way: the connection can only be cut
-            problem = problem_of(error)
+            late = isinstance(error, TimeoutError) and patience.is_over
+            problem = patience.problem() if late else problem_of(error)
             if problem is None:
                 # The trace is text of the message: handlers that show no traces show this one.
                 trace = traceback.format_exc()

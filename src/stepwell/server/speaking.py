@@ -19,8 +19,8 @@ router = APIRouter()
 def new_id_of(fields: dict[str, Any]) -> str | None:
     """The id that a new run is to have; one that can stand in a path."""
     found = word_of(text_of(fields, "id"), "id")
-    if found is not None and "/" in found:
-        raise Problem(422, "bad_word", "an id that is asked for here has no /")
+    if found in (".", ".."):
+        raise Problem(422, "bad_word", "id: nothing can be found at . or ..; choose another")
     return found
 
 
