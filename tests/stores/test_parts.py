@@ -7,15 +7,17 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from stepwell.errors import StoreVersionError
-from stepwell.stores import cursor, sql, sqlite
+from stepwell.stores import cursor, sql
 from stepwell.stores.changes import Changes
 from stepwell.stores.conformance import PATIENCE
 from stepwell.stores.migrate import Migration, load_migrations, pending
-from stepwell.stores.sqlite.statements import SQL
+from stepwell.stores.postgres import statements as in_postgres
+from stepwell.stores.sqlite import statements as in_sqlite
 
 FOREVER = PATIENCE * 10
 
@@ -92,10 +94,13 @@ def test_a_badly_written_file_of_statements_is_refused(package: Path, text: str,
         sql.load_statements(package.name, "some")
 
 
-def test_every_statement_is_used() -> None:
-    folder = Path(sqlite.__file__).parent
-    source = "".join(file.read_text() for file in folder.glob("*.py"))
-    assert set(re.findall(r'SQL\["(\w+)"\]', source)) == set(SQL)
+@pytest.mark.parametrize("statements", [in_sqlite, in_postgres])
+def test_every_statement_is_used(statements: ModuleType) -> None:
+    folder = Path(str(statements.__file__)).parent
+    files = [*folder.glob("*.py"), folder.parent / "rows.py"]
+    source = "".join(file.read_text() for file in files)
+    used = re.findall(r'(?:SQL\[|ask\(|ask\(db, )"(\w+)"', source)
+    assert set(used) == set(statements.SQL)
 
 
 async def test_a_task_waits_for_the_next_change() -> None:

@@ -18,7 +18,7 @@ from psycopg.pq import Format
 
 from stepwell.errors import LeaseLost, RunAlreadyExists, StoreError
 from stepwell.stores.base import Commit, NewMessage, NewRun, RunRow, WorkerRow
-from stepwell.stores.postgres.reads import row_of
+from stepwell.stores.rows import row_of
 from stepwell.values import RunStatus
 
 T = TypeVar("T")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -23,37 +21,10 @@ from stepwell.stores.base import (
 )
 from stepwell.stores.postgres.place import Connection
 from stepwell.stores.postgres.statements import SQL
+from stepwell.stores.rows import STATUS, SqlRow, newest_first, page_of, row_of
 from stepwell.values import RunStatus
 
-_STATUS = {str(status): status for status in RunStatus}
 _PIECE = 1024 * 1024
-
-SqlRow = Sequence[Any]  # what psycopg gives: untyped by nature
-
-
-def row_of(values: SqlRow) -> RunRow:
-    """The run of a row whose first columns are those of `RunRow`, in its order. Times that came
-    through JSON may be whole numbers."""
-    id, workflow, version, status, seq, fence, owner, due, created, updated, ended = values[:11]
-    key, correlation, parent, priority, detail = values[11:16]
-    return RunRow(
-        id=id,
-        workflow=workflow,
-        version=version,
-        status=_STATUS[status],
-        seq=seq,
-        fence=fence,
-        owner=owner,
-        due=None if due is None else float(due),
-        created=float(created),
-        updated=float(updated),
-        ended=None if ended is None else float(ended),
-        key=key,
-        correlation=correlation,
-        parent=parent,
-        priority=priority,
-        detail=None if detail is None else detail.encode(),
-    )
 
 
 def ask(db: Connection, name: str, *values: object) -> list[tuple[Any, ...]]:
@@ -129,11 +100,7 @@ def next_due(db: Connection, workflows: Sequence[str], now: float) -> float | No
 def page(db: Connection, where: RunFilter) -> Page:
     """See `Store.list`."""
     limit = max(where.limit, 0)
-    rows = [row_of(values) for values in itertools.islice(_listed(db, where, limit + 1), limit + 1)]
-    if len(rows) <= limit or not limit:
-        return Page(rows[:limit], None)
-    last = rows[limit - 1]
-    return Page(rows[:limit], cursor.encode(last.created, last.id))
+    return page_of(_listed(db, where, limit + 1), limit)
 
 
 def _listed(db: Connection, where: RunFilter, limit: int) -> Iterable[SqlRow]:
@@ -165,17 +132,12 @@ def _listed(db: Connection, where: RunFilter, limit: int) -> Iterable[SqlRow]:
             clauses.append("status = ANY (%(statuses)s)")
         return _rows(db, statement.format(where=" AND ".join(clauses) or "true"), names)
     each = statement.format(where=" AND ".join(["status = %(status)s", *clauses]))
-    found = [_rows(db, each, {**names, "status": status}) for status in wanted]
-    return heapq.merge(*found, key=_age, reverse=True)
-
-
-def _age(values: SqlRow) -> tuple[float, str]:
-    return values[8], values[0]
+    return newest_first([_rows(db, each, {**names, "status": status}) for status in wanted])
 
 
 def counts(db: Connection) -> dict[tuple[str, RunStatus], int]:
     """See `Store.counts`."""
-    return {(workflow, _STATUS[status]): n for workflow, status, n in ask(db, "counts")}
+    return {(workflow, STATUS[status]): n for workflow, status, n in ask(db, "counts")}
 
 
 def blob(db: Connection, digest: str, url: str) -> bytes:

@@ -4,4 +4,7 @@ from __future__ import annotations
 
 from stepwell.stores.sql import load_statements
 
-SQL = load_statements("stepwell.stores.postgres", "write", "read", "upkeep")
+SQL = {
+    **load_statements("stepwell.stores", "faults"),
+    **load_statements("stepwell.stores.postgres", "write", "read", "upkeep"),
+}

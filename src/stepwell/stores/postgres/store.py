@@ -11,38 +11,24 @@ import builtins
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from queue import Empty, LifoQueue
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import TypeVar, cast
 
 import psycopg
 
-from stepwell.errors import StoreError, StoreUnavailable
-from stepwell.stores.base import (
-    Commit,
-    Feature,
-    JournalRow,
-    Loaded,
-    MessageRow,
-    NewMessage,
-    NewRun,
-    Page,
-    RunFilter,
-    RunRow,
-    WorkerRow,
-)
+from stepwell.errors import StoreError
+from stepwell.stores.base import Feature
 from stepwell.stores.postgres import jobs, reads, upkeep
 from stepwell.stores.postgres.errors import is_lost, translate
 from stepwell.stores.postgres.listener import Listener
 from stepwell.stores.postgres.place import Connection, Durability, parse
 from stepwell.stores.postgres.writer import OnWrite, Writer
-from stepwell.values import RunStatus
+from stepwell.stores.verbs import Job, ReadingVerbs, WritingVerbs, forked, not_open
 
 T = TypeVar("T")
-P = ParamSpec("P")
 
 
-class PostgresStore:
+class PostgresStore(WritingVerbs, ReadingVerbs[Connection]):
     """Keeps runs in a schema of a PostgreSQL database (13 or later), shared by any number of
     processes on any number of machines.
 
@@ -67,6 +53,9 @@ class PostgresStore:
     'postgresql://me@db.example.com/app?schema=flows'
     """
 
+    _jobs = jobs
+    _queries = reads
+
     def __init__(
         self,
         url: str,
@@ -81,6 +70,7 @@ class PostgresStore:
         if read_connections < 1:
             raise ValueError(f"read_connections is 1 or more, not {read_connections!r}")
         self._place, kept = parse(url, durability, lock_timeout)
+        self._where = self._place.url
         self._durability: Durability = kept
         self._read_connections = read_connections
         self._on_write = on_write
@@ -149,42 +139,8 @@ class PostgresStore:
 
     # Writing --------------------------------------------------------------------------------------
 
-    async def commit(self, commit: Commit) -> str:
-        """See `Store.commit`."""
-        return await self._write().submit(jobs.commit(commit))
-
-    async def create(self, run: NewRun) -> str:
-        """See `Store.create`."""
-        return await self._write().submit(jobs.create(run))
-
-    async def send(self, messages: Sequence[NewMessage]) -> builtins.list[bool]:
-        """See `Store.send`."""
-        return await self._write().submit(jobs.send(messages))
-
-    async def register(self, worker: WorkerRow) -> None:
-        """See `Store.register`."""
-        await self._write().submit(jobs.register(worker))
-
-    async def unregister(self, worker: str) -> None:
-        """See `Store.unregister`."""
-        await self._write().submit(jobs.unregister(worker))
-
-    async def claim(
-        self,
-        worker: str,
-        workflows: Sequence[str],
-        now: float,
-        limit: int,
-        dead: Sequence[str] = (),
-    ) -> builtins.list[RunRow]:
-        """See `Store.claim`."""
-        return await self._write().submit(jobs.claim(worker, workflows, now, limit, dead))
-
-    async def claim_one(
-        self, worker: str, run: str, now: float, dead: Sequence[str] = ()
-    ) -> RunRow | None:
-        """See `Store.claim_one`."""
-        return await self._write().submit(jobs.claim_one(worker, run, now, dead))
+    def _submit(self, job: Job[T]) -> asyncio.Future[T]:
+        return self._write().submit(cast("jobs.Job[T]", job))  # `_jobs` makes no others
 
     async def delete(self, runs: Sequence[str]) -> int:
         """See `Store.delete`."""
@@ -202,58 +158,13 @@ class PostgresStore:
 
     # Reading --------------------------------------------------------------------------------------
 
-    async def workers(self) -> builtins.list[WorkerRow]:
-        """See `Store.workers`."""
-        return await self._read(reads.workers)
-
     async def next_due(self, workflows: Sequence[str], now: float) -> float | None:
         """See `Store.next_due`."""
         return await self._read(reads.next_due, workflows, now)
 
-    async def load(self, run: str) -> Loaded | None:
-        """See `Store.load`."""
-        found = await self._read(reads.load_many, (run,))
-        return found[0] if found else None
-
-    async def load_many(self, runs: Sequence[str]) -> builtins.list[Loaded]:
-        """See `Store.load_many`."""
-        return await self._read(reads.load_many, runs)
-
-    async def inbox(self, worker: str) -> builtins.list[str]:
-        """See `Store.inbox`."""
-        return await self._read(reads.inbox, worker)
-
-    async def messages(self, run: str, after: int = 0) -> builtins.list[MessageRow]:
-        """See `Store.messages`."""
-        return await self._read(reads.messages, run, after)
-
-    async def get(self, run: str) -> RunRow | None:
-        """See `Store.get`."""
-        return await self._read(reads.get, run)
-
-    async def find(self, workflow: str, key: str) -> str | None:
-        """See `Store.find`."""
-        return await self._read(reads.find, workflow, key)
-
-    async def list(self, where: RunFilter) -> Page:
-        """See `Store.list`."""
-        return await self._read(reads.page, where)
-
-    async def counts(self) -> dict[tuple[str, RunStatus], int]:
-        """See `Store.counts`."""
-        return await self._read(reads.counts)
-
-    async def read(self, run: str, after: int = 0, limit: int = 1000) -> builtins.list[JournalRow]:
-        """See `Store.read`."""
-        return await self._read(reads.read, run, after, limit)
-
-    async def blob(self, digest: str) -> bytes:
-        """See `Store.blob`."""
-        return await self._read(reads.blob, digest, self.url)
-
-    async def expired(self, ended_before: float, limit: int) -> builtins.list[str]:
-        """See `Store.expired`."""
-        return await self._read(reads.expired, ended_before, limit)
+    async def verify(self) -> builtins.list[str]:
+        """See `Store.verify`."""
+        return await self._read(upkeep.verify, self._where)
 
     async def backup(self, path: str) -> None:
         """Not here: raises `StoreError`, which names pg_dump."""
@@ -264,28 +175,16 @@ class PostgresStore:
             " pg_restore brings it back.",
         )
 
-    async def verify(self) -> builtins.list[str]:
-        """See `Store.verify`."""
-        return await self._read(upkeep.verify, self.url)
-
     # Threads --------------------------------------------------------------------------------------
 
     def _write(self) -> Writer:
         if self._writer is None:
-            raise self._not_open()
+            raise not_open(self.url)
         self._check_process()
         return self._writer
 
-    async def _read(
-        self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """Run `work(connection, *args)` in the read pool."""
-        if self._pool is None:
-            raise self._not_open()
-        self._check_process()
-        loop = asyncio.get_running_loop()
-        job = partial(self._with_reader, lambda db: work(db, *args, **kwargs))
-        return await loop.run_in_executor(self._pool, job)
+    def _check_open(self) -> None:
+        self._write()
 
     def _with_reader(self, work: Callable[[Connection], T]) -> T:
         """A connection that broke since it was used last, as when the server was started again, is
@@ -312,17 +211,7 @@ class PostgresStore:
             self._idle.put(reader)
             return result
 
-    def _not_open(self) -> StoreUnavailable:
-        return StoreUnavailable(
-            f"{self.url} is not open",
-            hint="Use it inside of `async with Engine(...)`; await open() of a store alone.",
-        )
-
     def _check_process(self) -> None:
         """A connection used by two processes would mix up their answers."""
         if os.getpid() != self._pid:
-            raise StoreError(
-                f"{self.url} was opened in process {self._pid} and is used in {os.getpid()}, its"
-                " fork",
-                hint="Open stores after forking, or start processes by spawning them.",
-            )
+            raise forked(self.url, self._pid)

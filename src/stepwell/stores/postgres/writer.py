@@ -36,7 +36,7 @@ from typing import Any, LiteralString, NamedTuple, TypeVar, cast
 import psycopg
 
 from stepwell.errors import StoreError, StoreUnavailable
-from stepwell.stores.changes import Changes
+from stepwell.stores.deliveries import Deliveries, Done
 from stepwell.stores.postgres.errors import is_lost, may_go_better, translate
 from stepwell.stores.postgres.jobs import Job, Payloads, Raw, RawDumper, Utf8, Utf8Dumper
 from stepwell.stores.postgres.place import Connection, Durability, Place
@@ -73,12 +73,6 @@ class _Item(NamedTuple):
     loop: asyncio.AbstractEventLoop
 
 
-class _Done(NamedTuple):
-    item: _Item
-    result: object
-    error: Exception | None
-
-
 class Writer:
     """Owns the writing connection and its thread.
 
@@ -100,7 +94,7 @@ class Writer:
         self._db: Connection | None = None
         self._workers: set[str] = set()
         self._queue: SimpleQueue[_Item | None] = SimpleQueue()
-        self._changes: dict[asyncio.AbstractEventLoop, Changes] = {}
+        self._deliveries = Deliveries()
         self._closing = threading.Event()
         self._notify_owed = False
         self._notified = 0.0
@@ -138,17 +132,13 @@ class Writer:
 
     async def changed(self, timeout: float) -> None:
         """Wait for a loud job here, or for `bump`, up to `timeout` seconds."""
-        loop = asyncio.get_running_loop()
-        changes = self._changes.get(loop)
-        if changes is None:
-            changes = self._changes[loop] = Changes()
-        await changes.wait(timeout)
+        await self._deliveries.changed(timeout)
 
     # In any thread --------------------------------------------------------------------------------
 
     def bump(self) -> None:
         """Let go of those who wait for changes."""
-        self._complete((), loud=True)
+        self._deliveries.complete((), loud=True)
 
     # In the thread --------------------------------------------------------------------------------
 
@@ -338,16 +328,16 @@ class Writer:
         return said["answers"]
 
     def _answer(self, group: Sequence[_Item], answers: Sequence[Any]) -> None:
-        done: list[_Done] = []
+        done: list[Done] = []
         loud = False
         for item, answer in zip(group, answers, strict=True):
             try:
-                done.append(_Done(item, item.job.decode(answer), None))
+                done.append(Done(item.future, item.loop, item.job.decode(answer), None))
                 loud = loud or item.job.loud
             except Exception as error:  # mostly what was refused
-                done.append(_Done(item, None, error))
+                done.append(Done(item.future, item.loop, None, error))
         self._notify_owed = self._notify_owed or loud
-        self._complete(done, loud)
+        self._deliveries.complete(done, loud)
 
     def _notify(self, last: bool = False) -> None:
         """Tell other processes, if there is something to tell and the last time is long enough
@@ -380,7 +370,9 @@ class Writer:
         return StoreUnavailable(f"{self._place.url} is closed", hint="Open it again.")
 
     def _fail(self, group: Sequence[_Item], error: Exception) -> None:
-        self._complete([_Done(item, None, error) for item in group], loud=False)
+        self._deliveries.complete(
+            [Done(item.future, item.loop, None, error) for item in group], loud=False
+        )
 
     def _refuse_waiting(self, error: StoreError) -> None:
         """Jobs that were not sent are known not to be kept."""
@@ -392,27 +384,3 @@ class Writer:
         self._fail(waiting, error)
         if self._closing.is_set():
             self._queue.put(None)
-
-    def _complete(self, done: Sequence[_Done], loud: bool) -> None:
-        """Hand the outcomes to their loops; in all but odd programs that is one."""
-        loops = dict.fromkeys(each.item.loop for each in done)
-        if loud:
-            loops.update(dict.fromkeys(tuple(self._changes)))
-        for loop in loops:
-            mine = done if len(loops) == 1 else [each for each in done if each.item.loop is loop]
-            try:
-                loop.call_soon_threadsafe(_deliver, mine, self._changes.get(loop) if loud else None)
-            except RuntimeError:  # the loop is closed: nobody waits any more
-                self._changes.pop(loop, None)
-
-
-def _deliver(done: Sequence[_Done], changes: Changes | None) -> None:
-    for (_, future, _), result, error in done:
-        if future.done():  # whoever awaited it was cancelled
-            continue
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)
-    if changes is not None:
-        changes.bump()

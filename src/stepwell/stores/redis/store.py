@@ -10,16 +10,14 @@ import asyncio
 import builtins
 import os
 from collections.abc import Sequence
+from typing import TypeVar, cast
 
-from stepwell.errors import StoreError, StoreUnavailable
+from stepwell.errors import StoreError
 from stepwell.stores.base import (
-    Commit,
     Feature,
     JournalRow,
     Loaded,
     MessageRow,
-    NewMessage,
-    NewRun,
     Page,
     RunFilter,
     RunRow,
@@ -31,13 +29,16 @@ from stepwell.stores.redis.listener import Listener
 from stepwell.stores.redis.place import Survival, parse
 from stepwell.stores.redis.reads import Reads
 from stepwell.stores.redis.writer import OnWrite, Writer
+from stepwell.stores.verbs import Job, WritingVerbs, forked, not_open
 from stepwell.values import RunStatus
+
+T = TypeVar("T")
 
 # A script holds the server up while it runs, so that long work is done in pieces.
 _DELETED_AT_ONCE = 100
 
 
-class RedisStore:
+class RedisStore(WritingVerbs):
     """Keeps runs on a Redis server (7 or later), shared by any number of processes on any number
     of machines.
 
@@ -60,6 +61,8 @@ class RedisStore:
     >>> store.url
     'redis://me@db.example.com?prefix=flows'
     """
+
+    _jobs = jobs
 
     def __init__(
         self, url: str, *, read_connections: int = 4, on_write: OnWrite | None = None
@@ -129,42 +132,8 @@ class RedisStore:
 
     # Writing --------------------------------------------------------------------------------------
 
-    async def commit(self, commit: Commit) -> str:
-        """See `Store.commit`."""
-        return await self._write().submit(jobs.commit(commit))
-
-    async def create(self, run: NewRun) -> str:
-        """See `Store.create`."""
-        return await self._write().submit(jobs.create(run))
-
-    async def send(self, messages: Sequence[NewMessage]) -> builtins.list[bool]:
-        """See `Store.send`."""
-        return await self._write().submit(jobs.send(messages))
-
-    async def register(self, worker: WorkerRow) -> None:
-        """See `Store.register`."""
-        await self._write().submit(jobs.register(worker))
-
-    async def unregister(self, worker: str) -> None:
-        """See `Store.unregister`."""
-        await self._write().submit(jobs.unregister(worker))
-
-    async def claim(
-        self,
-        worker: str,
-        workflows: Sequence[str],
-        now: float,
-        limit: int,
-        dead: Sequence[str] = (),
-    ) -> builtins.list[RunRow]:
-        """See `Store.claim`."""
-        return await self._write().submit(jobs.claim(worker, workflows, now, limit, dead))
-
-    async def claim_one(
-        self, worker: str, run: str, now: float, dead: Sequence[str] = ()
-    ) -> RunRow | None:
-        """See `Store.claim_one`."""
-        return await self._write().submit(jobs.claim_one(worker, run, now, dead))
+    def _submit(self, job: Job[T]) -> asyncio.Future[T]:
+        return self._write().submit(cast("jobs.Job[T]", job))  # `_jobs` makes no others
 
     async def delete(self, runs: Sequence[str]) -> int:
         """See `Store.delete`. Each hundred runs go at once, so that the server is never held up."""
@@ -251,30 +220,20 @@ class RedisStore:
 
     def _write(self) -> Writer:
         if self._writer is None:
-            raise self._not_open()
+            raise not_open(self.url)
         self._check_place()
         return self._writer
 
     def _read(self) -> Reads:
         if self._reads is None:
-            raise self._not_open()
+            raise not_open(self.url)
         self._check_place()
         return self._reads
-
-    def _not_open(self) -> StoreUnavailable:
-        return StoreUnavailable(
-            f"{self.url} is not open",
-            hint="Use it inside of `async with Engine(...)`; await open() of a store alone.",
-        )
 
     def _check_place(self) -> None:
         """A connection used by two processes or two loops would mix up their answers."""
         if os.getpid() != self._pid:
-            raise StoreError(
-                f"{self.url} was opened in process {self._pid} and is used in {os.getpid()}, its"
-                " fork",
-                hint="Open stores after forking, or start processes by spawning them.",
-            )
+            raise forked(self.url, self._pid)
         if asyncio.get_running_loop() is not self._loop:
             raise StoreError(
                 f"{self.url} was opened in another event loop",

@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 
 from stepwell.stores.base import RunRow, WorkerRow
-from stepwell.stores.sqlite.reads import row_of
+from stepwell.stores.rows import row_of
 from stepwell.stores.sqlite.statements import SQL
 
 _NEXT_OWNER = SQL["next_owner"]
@@ -28,7 +28,6 @@ _FIND_WORKER = SQL["find_worker"]
 _REGISTER = SQL["register"]
 _UNREGISTER = SQL["unregister"]
 _RELEASE_ALL = SQL["release_all"]
-_ALL_WORKERS = SQL["all_workers"]
 
 # Above every priority, so that the first hop finds the highest.
 _TOP = 2**63 - 1
@@ -92,14 +91,6 @@ def unregister(db: sqlite3.Connection, worker: str) -> None:
     """See `Store.unregister`."""
     db.execute(_UNREGISTER, (worker,))
     db.execute(_RELEASE_ALL, (worker,))
-
-
-def workers(db: sqlite3.Connection) -> list[WorkerRow]:
-    """See `Store.workers`."""
-    return [
-        WorkerRow(id, host, pid, until, json.loads(names))
-        for id, host, pid, until, names in db.execute(_ALL_WORKERS)
-    ]
 
 
 def _take(db: sqlite3.Connection, worker: str, n: int) -> RunRow:

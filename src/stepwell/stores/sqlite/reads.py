@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import json
 import math
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from stepwell.errors import StoreCorrupt
 from stepwell.stores import cursor
@@ -20,7 +18,9 @@ from stepwell.stores.base import (
     RunFilter,
     RunRow,
     Snapshot,
+    WorkerRow,
 )
+from stepwell.stores.rows import STATUS, SqlRow, newest_first, page_of, row_of
 from stepwell.stores.sqlite.statements import SQL
 from stepwell.values import RunStatus
 
@@ -39,37 +39,11 @@ _LIST_BY_PARENT = SQL["list_by_parent"]
 _LIST_BY_CORRELATION = SQL["list_by_correlation"]
 _LIST_BY_WAITING = SQL["list_by_waiting"]
 _COUNTS = SQL["counts"]
+_ALL_WORKERS = SQL["all_workers"]
 _GET_BLOB = SQL["get_blob"]
 _EXPIRED = SQL["expired"]
 
-_STATUS = {str(status): status for status in RunStatus}
 _ALL = -1  # SQLite: a negative LIMIT is none
-
-SqlRow = tuple[Any, ...]  # what sqlite3 gives: untyped by nature
-
-
-def row_of(values: SqlRow) -> RunRow:
-    """The run of a row whose first columns are those of `RunRow`, in its order."""
-    id, workflow, version, status, seq, fence, owner, due, created, updated, ended = values[:11]
-    key, correlation, parent, priority, detail = values[11:16]
-    return RunRow(
-        id=id,
-        workflow=workflow,
-        version=version,
-        status=_STATUS[status],
-        seq=seq,
-        fence=fence,
-        owner=owner,
-        due=due,
-        created=created,
-        updated=updated,
-        ended=ended,
-        key=key,
-        correlation=correlation,
-        parent=parent,
-        priority=priority,
-        detail=None if detail is None else detail.encode(),
-    )
 
 
 def at_one_moment(db: sqlite3.Connection, read: Callable[[], T]) -> T:
@@ -145,11 +119,7 @@ def find(db: sqlite3.Connection, workflow: str, key: str) -> str | None:
 def page(db: sqlite3.Connection, where: RunFilter) -> Page:
     """See `Store.list`."""
     limit = max(where.limit, 0)
-    rows = [row_of(values) for values in itertools.islice(_listed(db, where, limit + 1), limit + 1)]
-    if len(rows) <= limit or not limit:
-        return Page(rows[:limit], None)
-    last = rows[limit - 1]
-    return Page(rows[:limit], cursor.encode(last.created, last.id))
+    return page_of(_listed(db, where, limit + 1), limit)
 
 
 def _listed(db: sqlite3.Connection, where: RunFilter, limit: int) -> Iterable[SqlRow]:
@@ -175,17 +145,22 @@ def _listed(db: sqlite3.Connection, where: RunFilter, limit: int) -> Iterable[Sq
         return db.execute(_LIST_BY_CORRELATION, names)
     if wanted is None:
         return db.execute(_LIST_BY_CREATED, names)
-    each = [db.execute(_LIST_BY_STATUS, {**names, "status": status}) for status in wanted]
-    return heapq.merge(*each, key=_age, reverse=True)
+    return newest_first(
+        [db.execute(_LIST_BY_STATUS, {**names, "status": status}) for status in wanted]
+    )
 
 
-def _age(values: SqlRow) -> tuple[float, str]:
-    return values[8], values[0]
+def workers(db: sqlite3.Connection) -> list[WorkerRow]:
+    """See `Store.workers`."""
+    return [
+        WorkerRow(id, host, pid, until, json.loads(names))
+        for id, host, pid, until, names in db.execute(_ALL_WORKERS)
+    ]
 
 
 def counts(db: sqlite3.Connection) -> dict[tuple[str, RunStatus], int]:
     """See `Store.counts`."""
-    return {(workflow, _STATUS[status]): n for workflow, status, n in db.execute(_COUNTS)}
+    return {(workflow, STATUS[status]): n for workflow, status, n in db.execute(_COUNTS)}
 
 
 def blob(db: sqlite3.Connection, digest: str, path: str) -> bytes:

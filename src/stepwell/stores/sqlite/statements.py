@@ -4,4 +4,7 @@ from __future__ import annotations
 
 from stepwell.stores.sql import load_statements
 
-SQL = load_statements("stepwell.stores.sqlite", "commit", "claim", "read", "upkeep")
+SQL = {
+    **load_statements("stepwell.stores", "faults"),
+    **load_statements("stepwell.stores.sqlite", "commit", "claim", "read", "upkeep"),
+}

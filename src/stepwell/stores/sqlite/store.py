@@ -17,38 +17,24 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TypeVar, TypeVarTuple
+from typing import TypeVar
 
-from stepwell.errors import StoreError, StoreUnavailable
-from stepwell.stores.base import (
-    Commit,
-    Feature,
-    JournalRow,
-    Loaded,
-    MessageRow,
-    NewMessage,
-    NewRun,
-    Page,
-    RunFilter,
-    RunRow,
-    WorkerRow,
-)
+from stepwell.stores.base import Commit, Feature, NewMessage, NewRun, RunRow, WorkerRow
 from stepwell.stores.sqlite import claims, reads, upkeep
 from stepwell.stores.sqlite.commits import Commits
 from stepwell.stores.sqlite.connection import Durability, connect_reader, connect_writer
 from stepwell.stores.sqlite.errors import translate
 from stepwell.stores.sqlite.writer import OnWrite, Writer
-from stepwell.values import RunStatus
+from stepwell.stores.verbs import ReadingVerbs, forked, not_open
 
 T = TypeVar("T")
-Args = TypeVarTuple("Args")
 
 # Which files are open in which process. SQLite keeps such a list of its own, and a forked process
 # inherits both: it would believe that it holds its parent's locks.
 _open_files: Counter[tuple[Path, int]] = Counter()
 
 
-class SQLiteStore:
+class SQLiteStore(ReadingVerbs[sqlite3.Connection]):
     """Keeps runs in one SQLite file, shared by any number of processes of this machine.
 
     Args:
@@ -76,6 +62,8 @@ class SQLiteStore:
     'r1'
     """
 
+    _queries = reads
+
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -96,6 +84,7 @@ class SQLiteStore:
             raise ValueError(f"read_connections is 1 or more, not {read_connections!r}")
         self._name = name
         self._path = Path(name).absolute()
+        self._where = str(self._path)
         self._durability: Durability = durability
         self._busy_timeout = busy_timeout
         self._read_connections = read_connections
@@ -224,111 +213,45 @@ class SQLiteStore:
 
     # Reading --------------------------------------------------------------------------------------
 
-    async def workers(self) -> builtins.list[WorkerRow]:
-        """See `Store.workers`."""
-        return await self._read(claims.workers)
-
     async def next_due(self, workflows: Sequence[str], now: float) -> float | None:
         """See `Store.next_due`."""
         return await self._read(claims.next_due, workflows, now)
 
-    async def load(self, run: str) -> Loaded | None:
-        """See `Store.load`."""
-        found = await self._read(reads.load_many, (run,))
-        return found[0] if found else None
-
-    async def load_many(self, runs: Sequence[str]) -> builtins.list[Loaded]:
-        """See `Store.load_many`."""
-        return await self._read(reads.load_many, runs)
-
-    async def inbox(self, worker: str) -> builtins.list[str]:
-        """See `Store.inbox`."""
-        return await self._read(reads.inbox, worker)
-
-    async def messages(self, run: str, after: int = 0) -> builtins.list[MessageRow]:
-        """See `Store.messages`."""
-        return await self._read(reads.messages, run, after)
-
-    async def get(self, run: str) -> RunRow | None:
-        """See `Store.get`."""
-        return await self._read(reads.get, run)
-
-    async def find(self, workflow: str, key: str) -> str | None:
-        """See `Store.find`."""
-        return await self._read(reads.find, workflow, key)
-
-    async def list(self, where: RunFilter) -> Page:
-        """See `Store.list`."""
-        return await self._read(reads.page, where)
-
-    async def counts(self) -> dict[tuple[str, RunStatus], int]:
-        """See `Store.counts`."""
-        return await self._read(reads.counts)
-
-    async def read(self, run: str, after: int = 0, limit: int = 1000) -> builtins.list[JournalRow]:
-        """See `Store.read`."""
-        return await self._read(reads.read, run, after, limit)
-
-    async def blob(self, digest: str) -> bytes:
-        """See `Store.blob`."""
-        return await self._read(reads.blob, digest, str(self._path))
-
-    async def expired(self, ended_before: float, limit: int) -> builtins.list[str]:
-        """See `Store.expired`."""
-        return await self._read(reads.expired, ended_before, limit)
+    async def verify(self) -> builtins.list[str]:
+        """See `Store.verify`."""
+        return await self._read(upkeep.verify, self._where)
 
     async def backup(self, path: str) -> None:
         """See `Store.backup`. Raises `StoreError` when the file is there already."""
         await self._read(upkeep.backup, self._path, path)
 
-    async def verify(self) -> builtins.list[str]:
-        """See `Store.verify`."""
-        return await self._read(upkeep.verify, str(self._path))
-
     # Threads --------------------------------------------------------------------------------------
 
     def _write(self) -> Writer:
         if self._writer is None:
-            raise self._not_open()
+            raise not_open(self.url)
         self._check_process()
         return self._writer
 
-    async def _read(self, work: Callable[[sqlite3.Connection, *Args], T], *args: *Args) -> T:
-        """Run `work(connection, *args)` in the read pool."""
-        if self._pool is None:
-            raise self._not_open()
-        self._check_process()
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, partial(self._with_reader, work, *args))
+    def _check_open(self) -> None:
+        self._write()
 
-    def _with_reader(self, work: Callable[[sqlite3.Connection, *Args], T], *args: *Args) -> T:
+    def _with_reader(self, work: Callable[[sqlite3.Connection], T]) -> T:
         reader = self._idle.get_nowait()  # there are as many connections as threads
         try:
-            return work(reader, *args)
+            return work(reader)
         except sqlite3.Error as error:
             raise translate(error, str(self._path)) from error
         finally:
             self._idle.put(reader)
 
-    def _not_open(self) -> StoreUnavailable:
-        return StoreUnavailable(
-            f"{self.url} is not open",
-            hint="Use it inside of `async with Engine(...)`; await open() of a store alone.",
-        )
-
     def _check_process(self) -> None:
         """SQLite connections and threads do not survive a fork; using them would harm the file."""
         if os.getpid() != self._pid:
-            raise self._forked(self._pid)
+            raise forked(self.url, self._pid)
 
     def _check_inherited(self) -> None:
         """Nor may a forked process open a file anew that was open when it was forked."""
         for (path, pid), opened in _open_files.items():
             if path == self._path and pid != os.getpid() and opened:
-                raise self._forked(pid)
-
-    def _forked(self, pid: int) -> StoreError:
-        return StoreError(
-            f"{self.url} was opened in process {pid} and is used in {os.getpid()}, its fork",
-            hint="Open stores after forking, or start processes by spawning them.",
-        )
+                raise forked(self.url, pid)

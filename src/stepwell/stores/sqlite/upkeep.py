@@ -10,6 +10,7 @@ from pathlib import Path
 
 from stepwell.errors import StoreCorrupt, StoreError, StoreUnavailable
 from stepwell.stores.digests import digest_of
+from stepwell.stores.rows import faults_of
 from stepwell.stores.sqlite.errors import translate
 from stepwell.stores.sqlite.reads import at_one_moment
 from stepwell.stores.sqlite.statements import SQL
@@ -17,12 +18,7 @@ from stepwell.stores.sqlite.statements import SQL
 _FIND_TERMINAL = SQL["find_terminal"]
 _BLOBS_OF = SQL["blobs_of"]
 _DELETE_BLOB = SQL["delete_blob"]
-_JOURNAL_FAULTS = SQL["journal_faults"]
-_SNAPSHOT_FAULTS = SQL["snapshot_faults"]
-_END_FAULTS = SQL["end_faults"]
-_WAIT_FAULTS = SQL["wait_faults"]
 _BLOB_ROWS = SQL["blob_rows"]
-_UNUSED_BLOBS = SQL["unused_blobs"]
 
 # All that a run is, the run itself last: nothing ever refers to a row that is not there.
 _DELETE_PARTS = [
@@ -98,18 +94,8 @@ def _faults(db: sqlite3.Connection) -> list[str]:
         orphans[table, parent] = orphans.get((table, parent), 0) + 1
     for (table, parent), n in orphans.items():
         faults.append(f"{table}: {n} row(s) refer to {parent} that are not there")
-    for run, seq, n, last in db.execute(_JOURNAL_FAULTS):
-        faults.append(f"run {run}: it should have {seq} journal rows; it has {n}, up to {last}")
-    for run, seq, of in db.execute(_SNAPSHOT_FAULTS):
-        faults.append(f"run {run}: its snapshot is of journal row {of}, after its last, {seq}")
-    for run, status in db.execute(_END_FAULTS):
-        faults.append(f"run {run}: it is {status}, which does not fit the end it has or lacks")
-    for run, tag in db.execute(_WAIT_FAULTS):
-        faults.append(f"run {run}: it is listed as waiting for {tag!r}, which does not fit it")
+    faults += faults_of(lambda name: db.execute(SQL[name]))
     for digest, size, data in db.execute(_BLOB_ROWS):
         if len(data) != size or digest_of(data) != digest:
             faults.append(f"the payload {digest} is not what was written")
-    faults.extend(
-        f"nobody refers to the payload {digest}" for (digest,) in db.execute(_UNUSED_BLOBS)
-    )
     return faults

@@ -27,7 +27,7 @@ from queue import Empty, SimpleQueue
 from typing import NamedTuple, TypeVar, TypeVarTuple
 
 from stepwell.errors import LeaseLost, RunAlreadyExists, StoreUnavailable
-from stepwell.stores.changes import Changes
+from stepwell.stores.deliveries import Deliveries, Done
 from stepwell.stores.sqlite.connection import retrying
 from stepwell.stores.sqlite.errors import translate
 
@@ -49,13 +49,6 @@ class _Job(NamedTuple):
     future: asyncio.Future[object]
     loop: asyncio.AbstractEventLoop
     loud: bool  # whether those who wait for changes shall hear of it
-
-
-class _Done(NamedTuple):
-    future: asyncio.Future[object]
-    loop: asyncio.AbstractEventLoop
-    result: object
-    error: Exception | None
 
 
 class _Stop(NamedTuple):
@@ -95,7 +88,7 @@ class Writer:
         self._on_write = on_write
         self.transactions = 0  # committed ones that wrote something
         self._queue: SimpleQueue[_Job | _Stop | None] = SimpleQueue()
-        self._changes: dict[asyncio.AbstractEventLoop, Changes] = {}
+        self._deliveries = Deliveries()
         self._waiting: set[object] = set()
         self._seen_version = 0
         self._closed = False
@@ -139,15 +132,11 @@ class Writer:
 
     async def changed(self, timeout: float) -> None:
         """Wait for a loud job or for another connection's commit, up to `timeout` seconds."""
-        loop = asyncio.get_running_loop()
-        changes = self._changes.get(loop)
-        if changes is None:
-            changes = self._changes[loop] = Changes()
         token = object()
         self._waiting.add(token)
         self._queue.put(None)  # the thread looks now, and then every _POLL_SECONDS
         try:
-            await changes.wait(timeout)
+            await self._deliveries.changed(timeout)
         finally:
             self._waiting.discard(token)
 
@@ -198,7 +187,7 @@ class Writer:
         return group, None
 
     def _transact(self, db: sqlite3.Connection, group: Sequence[_Job]) -> None:
-        done: list[_Done] = []
+        done: list[Done] = []
         try:
             retrying(lambda: db.execute("BEGIN IMMEDIATE"), self._busy_timeout)
             before = db.total_changes
@@ -209,7 +198,7 @@ class Writer:
             try:
                 result = job.work(db, *job.args)
             except _REFUSALS as error:
-                done.append(_Done(job.future, job.loop, None, error))
+                done.append(Done(job.future, job.loop, None, error))
             except Exception as error:
                 self._roll_back(db)
                 if len(group) == 1:
@@ -219,7 +208,7 @@ class Writer:
                     self._transact(db, (each,))
                 return
             else:
-                done.append(_Done(job.future, job.loop, result, None))
+                done.append(Done(job.future, job.loop, result, None))
         try:
             wrote = db.total_changes != before
             self._commit(db, wrote)
@@ -227,7 +216,7 @@ class Writer:
             self._roll_back(db)
             self._fail(group, error)
         else:
-            self._complete(done, wrote and any(job.loud for job in group))
+            self._deliveries.complete(done, wrote and any(job.loud for job in group))
 
     def _commit(self, db: sqlite3.Connection, wrote: bool) -> None:
         if not wrote:
@@ -253,11 +242,11 @@ class Writer:
             version = -1  # whoever wakes meets the same error, in a verb that can say so
         if version != self._seen_version:
             self._seen_version = version
-            self._complete((), loud=True)
+            self._deliveries.complete((), loud=True)
 
     def _fail(self, group: Sequence[_Job], error: Exception) -> None:
-        done = [_Done(job.future, job.loop, None, self._say(error)) for job in group]
-        self._complete(done, loud=False)
+        done = [Done(job.future, job.loop, None, self._say(error)) for job in group]
+        self._deliveries.complete(done, loud=False)
 
     def _say(self, error: Exception) -> Exception:
         if not isinstance(error, sqlite3.Error):
@@ -276,30 +265,6 @@ class Writer:
             elif item is not None:
                 item.stopped.set_result(None)
         self._fail(rest, StoreUnavailable(f"the store {self._path} is closed"))
-
-    def _complete(self, done: Sequence[_Done], loud: bool) -> None:
-        """Hand the outcomes to their loops; in all but odd programs that is one."""
-        loops = dict.fromkeys(each.loop for each in done)
-        if loud:
-            loops.update(dict.fromkeys(tuple(self._changes)))
-        for loop in loops:
-            mine = done if len(loops) == 1 else [each for each in done if each.loop is loop]
-            try:
-                loop.call_soon_threadsafe(_deliver, mine, self._changes.get(loop) if loud else None)
-            except RuntimeError:  # the loop is closed: nobody waits any more
-                self._changes.pop(loop, None)
-
-
-def _deliver(done: Sequence[_Done], changes: Changes | None) -> None:
-    for future, _, result, error in done:
-        if future.done():  # whoever awaited it was cancelled
-            continue
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)
-    if changes is not None:
-        changes.bump()
 
 
 def _data_version(db: sqlite3.Connection) -> int:
