@@ -22,7 +22,7 @@ from tests.crash import flows, machines, pipelines
 
 from stepwell.errors import StoreError
 from stepwell.runtime.engine import Engine
-from stepwell.runtime.machine.engine import Occurrence
+from stepwell.runtime.machine.emitting import Occurrence
 from stepwell.runtime.views import WaitInfo
 from stepwell.stores.base import RunFilter, Store
 from stepwell.stores.sqlite import SQLiteStore

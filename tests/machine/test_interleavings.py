@@ -37,7 +37,7 @@ from stepwell.machine import (
 )
 from stepwell.runtime.attempt import current
 from stepwell.runtime.engine import Engine
-from stepwell.runtime.machine.engine import Occurrence
+from stepwell.runtime.machine.emitting import Occurrence
 from stepwell.stores.sqlite import SQLiteStore
 from stepwell.testing import VirtualClock
 from stepwell.values import utc

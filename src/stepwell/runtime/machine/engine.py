@@ -14,34 +14,26 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel
 
-from stepwell.authoring.machine.body import MOVED, start_message
-from stepwell.authoring.machine.context import plain
-from stepwell.authoring.machine.decorators import step, workflow
 from stepwell.authoring.machine.define import (
     Machine,
-    find_machine,
-    machine_of,
     machines,
     on_definition,
 )
 from stepwell.authoring.machine.events import WorkflowEvent
-from stepwell.authoring.machine.returns import EVENT, check_name, complete
-from stepwell.authoring.machine.status import WorkflowStatus
 from stepwell.runtime.arguments import words
-from stepwell.runtime.attempt import current
-from stepwell.runtime.clock import new_run_id
 from stepwell.runtime.engine import Engine
+from stepwell.runtime.machine.emitting import aware, emit
 from stepwell.runtime.machine.executors import BackgroundExecutor, Executor
 from stepwell.runtime.machine.queries import RunSet
 from stepwell.runtime.machine.runs import WorkflowRun
-from stepwell.runtime.machine.signals import fields_of, send_signal
-from stepwell.stores.base import RunRow, Store
-from stepwell.values import RunStatus, utc
+from stepwell.runtime.machine.signals import send_signal
+from stepwell.runtime.machine.starting import start
+from stepwell.stores.base import Store
 
 logger = logging.getLogger("stepwell")
 
@@ -214,7 +206,7 @@ class WorkflowEngine:
             StoreError: the store refused.
         """
         return self.call(
-            lambda core: self._start(core, workflow, context, key, correlation, fields)
+            lambda core: start(self, core, workflow, context, key, correlation, fields)
         )
 
     async def astart(
@@ -229,72 +221,7 @@ class WorkflowEngine:
     ) -> WorkflowRun:
         """`start` for async code."""
         return await self.acall(
-            lambda core: self._start(core, workflow, context, key, correlation, fields)
-        )
-
-    async def _start(
-        self,
-        core: Engine,
-        workflow: str | type,
-        context: BaseModel | None,
-        key: str | None,
-        correlation: str | None,
-        fields: Mapping[str, Any],
-    ) -> WorkflowRun:
-        if isinstance(workflow, str):
-            machine = find_machine(workflow)
-        else:
-            machine = machine_of(workflow)
-        if context is None:
-            context = machine.new_context(**fields)
-        elif fields:
-            raise TypeError("start() takes a Context, or the fields of one, not both")
-        elif not isinstance(context, machine.context):
-            raise TypeError(
-                f"start() takes a {machine.cls.__name__}.Context, not {type(context).__name__}"
-            )
-        message = start_message(machine, context)
-        return await self._begin(core, machine, message, key, correlation)
-
-    async def _begin(
-        self, core: Engine, machine: Machine, message: Any, key: str | None, correlation: str | None
-    ) -> WorkflowRun:
-        id = new_run_id()
-        now = core.now()
-        handler = core.begin(
-            machine, machine.compiled(), [message], run_id=id, key=key, correlation=correlation
-        )
-        await handler.started()
-        if handler.run_id != id:
-            return await self.runs.aget(id=handler.run_id)
-        payload = cast("Mapping[str, Any]", message.payload)
-        event = cast("Mapping[str, Any]", payload.get("event") or {})
-        plan = cast("Mapping[str, Any]", payload.get("plan") or {})
-        at = utc(now)
-        return WorkflowRun(
-            self,
-            {
-                "id": id,
-                "name": machine.name,
-                "version": machine.version,
-                "status": WorkflowStatus.WAITING if plan else WorkflowStatus.RUNNING,
-                "current_step": machine.start,
-                "data": dict(cast("Mapping[str, Any]", payload.get("context") or {})),
-                "error": None,
-                "result": None,
-                "waiting_signal": None,
-                "on_timeout_step": None,
-                "wake_at": utc(float(plan["at"])) if plan else None,
-                "retry_count": 0,
-                "progress": 0.0,
-                "triggered_by_event_id": event.get("id"),
-                "parent_run_id": None,
-                "correlation": correlation,
-                "key": key,
-                "created_at": at,
-                "updated_at": at,
-                "completed_at": None,
-            },
+            lambda core: start(self, core, workflow, context, key, correlation, fields)
         )
 
     # --- looking ---------------------------------------------------------------------------------
@@ -355,7 +282,7 @@ class WorkflowEngine:
                 no run has received it.
             UnserializableValue: the payload can't be kept.
         """
-        return self.call(lambda core: self._signal(core, name, payload, run_id, correlation))
+        return self.call(lambda core: send_signal(core, name, payload, run_id, correlation))
 
     async def asignal(
         self,
@@ -366,17 +293,7 @@ class WorkflowEngine:
         correlation: str | None = None,
     ) -> int:
         """`signal` for async code."""
-        return await self.acall(lambda core: self._signal(core, name, payload, run_id, correlation))
-
-    async def _signal(
-        self,
-        core: Engine,
-        name: str,
-        payload: Mapping[str, Any] | None,
-        run_id: str | None,
-        correlation: str | None,
-    ) -> int:
-        return await send_signal(core, name, payload, run_id, correlation)
+        return await self.acall(lambda core: send_signal(core, name, payload, run_id, correlation))
 
     def cancel(self, run_id: str, reason: str = "") -> bool:
         """Cancel a run and its subflows; False when it has ended already. What its finished steps
@@ -420,7 +337,7 @@ class WorkflowEngine:
             ValueError: `at` has no timezone, or a Context can't be made; nothing was started then.
             UnserializableValue: the payload can't be kept.
         """
-        return self.call(lambda core: self._emit(core, event_name, entity, at, payload, event_id))
+        return self.call(lambda core: emit(core, event_name, entity, at, payload, event_id))
 
     async def aemit(
         self,
@@ -432,92 +349,7 @@ class WorkflowEngine:
         event_id: str | None = None,
     ) -> WorkflowEvent:
         """`emit` for async code."""
-        return await self.acall(
-            lambda core: self._emit(core, event_name, entity, at, payload, event_id)
-        )
-
-    async def _emit(
-        self,
-        core: Engine,
-        name: str,
-        entity: Any,
-        at: datetime | None,
-        payload: Mapping[str, Any] | None,
-        event_id: str | None,
-    ) -> WorkflowEvent:
-        check_name(name, "event", "emit()")
-        _aware(at, "emit(at=...)")
-        words(event_id=event_id)
-        now = core.now()
-        when = utc(now) if at is None else at.astimezone(UTC)
-        given = fields_of(payload, f"the payload of event {name!r}")
-        event = WorkflowEvent(event_id or new_run_id(), name, when, entity, given)
-        # All Contexts first: one that can't be made leaves nothing half-done.
-        plans = [self._plan(m, event) for m in machines() if m.trigger and m.trigger.event == name]
-        for machine, context in plans:
-            await self._follow(core, machine, event, context, now)
-        fields = cast("dict[str, Any]", plain(event.fields(), f"event {name!r}"))
-        if _moment(event, 0.0, now) <= now and event_id is None:
-            await core.broadcast(EVENT + name, fields)
-        else:
-            await self._occur(core, event, fields, now)
-        return event
-
-    def _plan(self, machine: Machine, event: WorkflowEvent) -> tuple[Machine, BaseModel | None]:
-        """The Context of the run that the event starts; None when it is to start none."""
-        wanted = getattr(machine.cls, "should_run_for_event", None)
-        if callable(wanted) and not _on_class(machine.cls, wanted, event):
-            return machine, None
-        return machine, machine.new_context(event)
-
-    async def _follow(
-        self,
-        core: Engine,
-        machine: Machine,
-        event: WorkflowEvent,
-        context: BaseModel | None,
-        now: float,
-    ) -> None:
-        """Start, plan or move the run of one event workflow."""
-        trigger = machine.trigger
-        assert trigger is not None  # noqa: S101 - chosen for it
-        key = f"event:{event.id}:{trigger.offset:g}"
-        begins = _moment(event, trigger.offset, now)
-        there = await core.store.find(machine.name, key)
-        if context is None:
-            if there is not None and await self._is_planned(core, there):
-                await core.cancel(there, f"event {event.name} does not want it any more")
-            return
-        plan = None if begins <= now and there is None else {"at": begins}
-        message = start_message(machine, context, event=event.to_json(), plan=plan)
-        if there is None:
-            await self._begin(core, machine, message, key, None)
-        elif await self._is_planned(core, there):
-            await core.signal(there, MOVED, cast("Mapping[str, Any]", message.payload))
-
-    async def _is_planned(self, core: Engine, run_id: str) -> bool:
-        """Whether the run waits for its time to begin."""
-        row = cast(RunRow, await core.store.get(run_id))
-        if row.status.terminal:
-            return False
-        return row.status is RunStatus.QUEUED or any(
-            wait.event == MOVED for wait in await core.waits(run_id)
-        )
-
-    async def _occur(
-        self, core: Engine, event: WorkflowEvent, fields: Mapping[str, Any], now: float
-    ) -> None:
-        """Wake the runs that wait for the event once it happens."""
-        machine = machine_of(Occurrence)
-        key = f"occurrence:{event.name}:{event.id}"
-        context = Occurrence.Context(tag=EVENT + event.name, fields=dict(fields))
-        plan = {"at": _moment(event, 0.0, now)}
-        message = start_message(machine, context, event=event.to_json(), plan=plan)
-        there = await core.store.find(machine.name, key)
-        if there is None:
-            await self._begin(core, machine, message, key, None)
-        elif await self._is_planned(core, there):
-            await core.signal(there, MOVED, cast("Mapping[str, Any]", message.payload))
+        return await self.acall(lambda core: emit(core, event_name, entity, at, payload, event_id))
 
     # --- time ------------------------------------------------------------------------------------
 
@@ -543,46 +375,5 @@ class WorkflowEngine:
         return await self.acall(lambda core: self._process(core, now))
 
     async def _process(self, core: Engine, now: datetime | None) -> int:
-        _aware(now, "process_scheduled()")
+        aware(now, "process_scheduled()")
         return await self._executor.process(core, None if now is None else now.timestamp())
-
-
-def _aware(moment: object, what: str) -> None:
-    if moment is not None and not isinstance(moment, datetime):
-        raise TypeError(f"{what} takes an aware datetime, not {moment!r:.80}")
-    if moment is not None and moment.tzinfo is None:
-        raise ValueError(f"{what} takes an aware datetime, with a timezone; got {moment}")
-
-
-def _moment(event: WorkflowEvent, offset: float, now: float) -> float:
-    """The time of an event, and so much more. A datetime is a number of microseconds, and what is
-    nearer than one of them to now is now."""
-    at = event.at.timestamp() + offset
-    return now if abs(at - now) < 2e-6 else at
-
-
-def _on_class(cls: type, method: Callable[..., object], event: WorkflowEvent) -> bool:
-    """Call `should_run_for_event`, which may be a class method, a static one or neither."""
-    raw = cls.__dict__.get("should_run_for_event", method)
-    if isinstance(raw, classmethod | staticmethod):
-        return bool(method(event))
-    return bool(method(cls(), event))
-
-
-@workflow("stepwell.event")
-class Occurrence:
-    """An event that is yet to happen: waits for its time, and then wakes who waits for it."""
-
-    class Context(BaseModel):
-        """What is going to be told."""
-
-        tag: str
-        fields: dict[str, Any] = {}
-
-    context: Context
-
-    @step(start=True)
-    async def tell(self) -> object:
-        """Tell every run that waits."""
-        told = await current.get().broadcast(self.context.tag, self.context.fields)
-        return complete(told=told)
