@@ -213,6 +213,8 @@ class RunLedger:
                 logger.error(
                     "run %s: the store is in trouble, trying again: %s", self.run_id, error
                 )
+                if self.create is not None:
+                    pause = min(pause, max(0.0, until - clock.now()))
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 5.0)
             else:

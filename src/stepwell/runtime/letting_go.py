@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
 
 from stepwell.errors import LeaseLost, StoreError
 from stepwell.kernel.journal import RunParked
@@ -28,6 +29,9 @@ logger = logging.getLogger("stepwell")
 
 _STUBBORN = 5.0
 """Seconds that a cancelled body is waited for."""
+
+_PATIENCE = 5.0
+"""Seconds that a store is waited for by a worker that stops."""
 
 
 class LettingGo:
@@ -161,8 +165,14 @@ class LettingGo:
         worker = self._worker
         await self._drain(grace)
         await asyncio.gather(*map(self._quiesce, tuple(worker.runs.values())))
-        await worker.inbox.emptied()
+        await _in_time(
+            worker.inbox.emptied(), "messages were on their way to runs, and may be lost"
+        )
         self._owed.clear()  # the worker's row goes, and with it all that it held
+        await _in_time(
+            worker.store.unregister(worker.id),
+            "the worker could not sign off, its lease has to run out",
+        )
 
     async def _drain(self, grace: float) -> None:
         bodies: list[asyncio.Task[None]] = []
@@ -184,7 +194,7 @@ class LettingGo:
         if active is not None:
             await _stop_bodies(active)
         try:
-            async with asyncio.timeout(5.0):
+            async with asyncio.timeout(_PATIENCE):
                 await ledger.settled()
         except (TimeoutError, asyncio.CancelledError):
             logger.warning("run %s: its last commit was not finished", ledger.run_id)
@@ -198,10 +208,21 @@ class LettingGo:
         if not any(work.phase == RUNNING or work.partial for work in active.run.work.values()):
             return  # it is let go of with all others
         try:
-            async with asyncio.timeout(5.0):
+            async with asyncio.timeout(_PATIENCE):
                 await self._worker.store.commit(self._released(ledger, active))
         except (StoreError, LeaseLost, TimeoutError) as error:
             logger.warning("run %s was not let go of in an orderly way: %s", ledger.run_id, error)
+
+
+async def _in_time(work: Coroutine[Any, Any, None], otherwise: str) -> None:
+    """Do `work`, unless the store refuses it or takes too long: then say what that means."""
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            await work
+    except StoreError as error:
+        logger.warning("%s: %s", otherwise, error)
+    except TimeoutError:
+        logger.warning("%s: the store did not answer within %s s", otherwise, _PATIENCE)
 
 
 async def _stop_bodies(active: ActiveRun) -> None:

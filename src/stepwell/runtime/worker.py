@@ -24,6 +24,7 @@ from stepwell.authoring.program import Program, bare_program
 from stepwell.errors import (
     InvalidArgument,
     StepwellError,
+    StoreCorrupt,
     StoreError,
     StoreUnavailable,
     WorkflowNotRegistered,
@@ -126,10 +127,6 @@ class Worker:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.search.over()
         await self.letting_go.of_all(grace)
-        try:
-            await self.store.unregister(self.id)
-        except StoreError as error:
-            logger.warning("the worker could not sign off, its lease has to run out: %s", error)
         self._stopped = True
         self.news.tell_but(())
 
@@ -157,6 +154,8 @@ class Worker:
                 await self._delete_expired()
             except StoreError as error:
                 logger.error("worker %s: the store is in trouble: %s", self.id, error)
+            except Exception as bug:  # the lease has to be renewed, whatever else goes wrong
+                logger.critical("worker %s: its round of duties failed", self.id, exc_info=bug)
 
     async def _check_ownership(self) -> None:
         """The lease had lapsed: give up at once what others have taken meanwhile."""
@@ -283,6 +282,8 @@ class Worker:
             run, state = await fold(self.store, loaded, program)
             misfit = misfit_of(run, program)
         except (StepwellError, ValueError, KeyError, AttributeError, TypeError) as error:
+            if isinstance(error, StoreError) and not isinstance(error, StoreCorrupt):
+                raise  # it says nothing of the run, which is read when the store is well again
             misfit = f"its journal can't be read by this code: {in_short(error)}"
             run, state = Run(row.id), None
         if misfit is not None:
