@@ -41,8 +41,9 @@ from stepwell.values import Json, iso
 
 logger = logging.getLogger("stepwell")
 
-_SOON, _LATE = 0.05, 2.0
-"""Seconds between two looks at a run: at first, and when nothing has come for long."""
+_SOON, _LATE, _AGAIN = 0.05, 10.0, 1.0
+"""Seconds between two looks at a run: at first; when nothing was heard of it for long (a safety net:
+what happens is heard of); and when the store was in trouble."""
 
 _TOGETHER, _LONG_TOGETHER = 0.01, 0.5
 """Seconds that news of a run are gathered for: at first, and when they were of other runs for long:
@@ -198,7 +199,8 @@ class Feed:
                 rows = await self._engine.journal(self._run_id, self._row)
             except StoreError as error:
                 logger.warning("run %s can't be followed just now: %s", self._run_id, error)
-                rows = []
+                await asyncio.sleep(_AGAIN)
+                continue
             for seq, at, entries in rows:
                 self._take(reader, seq, at, decoded(entries, at))
             if reader is not None and reader.history.ended is not None:
