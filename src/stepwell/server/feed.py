@@ -42,8 +42,8 @@ from stepwell.values import Json, iso
 logger = logging.getLogger("stepwell")
 
 _SOON, _LATE, _AGAIN = 0.05, 10.0, 1.0
-"""Seconds between two looks at a run: at first; when nothing was heard of it for long (a safety net:
-what happens is heard of); and when the store was in trouble."""
+"""Seconds between two looks at a run: at first; when nothing was heard of it for long (a net: what
+happens is heard of); and when the store was in trouble."""
 
 _TOGETHER, _LONG_TOGETHER = 0.01, 0.5
 """Seconds that news of a run are gathered for: at first, and when they were of other runs for long:
@@ -203,7 +203,7 @@ class Feed:
                 continue
             for seq, at, entries in rows:
                 self._take(reader, seq, at, decoded(entries, at))
-            if reader is not None and reader.history.ended is not None:
+            if reader.history.ended is not None:
                 return
             if rows:
                 pause, gather = _SOON, _TOGETHER
@@ -221,9 +221,7 @@ class Feed:
         await asyncio.sleep(gather)
         return True
 
-    def _take(self, reader: Reader | None, seq: int, at: float, entries: list[Entry]) -> None:
-        if reader is None:
-            return
+    def _take(self, reader: Reader, seq: int, at: float, entries: list[Entry]) -> None:
         number = 0
         for entry in entries:
             work = reader.read(entry, at)
