@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from tests.scenarios import documents, events, machines, pipelines
 from tests.scenarios.world import DAY, HOUR, LEASE, Life, Seen, Style, World, broken, played, said
-from tests.servers.postgres import PostgresServer, postgres
+from tests.servers.postgres import postgres, postgres_url_for
 from tests.servers.redis import RedisServer, redis
 
 from stepwell.errors import WorkflowCancelledByUser, WorkflowTimeoutError
@@ -27,7 +27,7 @@ from stepwell.stores.redis import RedisStore
 from stepwell.stores.sqlite import SQLiteStore
 from stepwell.testing import clock
 
-__all__ = ["postgres", "redis"]
+__all__ = ["postgres", "postgres_url_for", "redis"]
 
 STYLES: Mapping[str, Style] = {
     "events": events.STYLE,
@@ -351,8 +351,8 @@ def open_store(
         case "sqlite":
             return lambda: SQLiteStore(tmp_path / "runs.db", durability="process")
         case "postgres":
-            server: PostgresServer = request.getfixturevalue("postgres")
-            return lambda: PostgresStore(server.url(place))
+            url_for = request.getfixturevalue("postgres_url_for")
+            return lambda: PostgresStore(url_for(place))
         case _:
             # Verbs are waited for anyway; the connections that are open say nothing else.
             monkeypatch.setattr(clock, "_NETWORK", 0.0)

@@ -18,13 +18,14 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
 import psycopg
 import pytest
+from psycopg import sql
 
 PATIENCE = 30.0
 """Seconds that a server may take to start."""
@@ -64,7 +65,10 @@ class PostgresServer:
             "max_connections": "200",
             "shared_buffers": "64MB",
             "log_min_messages": "fatal",
+            "autovacuum": "off",  # what is in it does not live long enough
         }
+        self._schemas = 0
+        self._empty: list[str] = []
         self.process: subprocess.Popen[bytes] | None = None
         self._watch: subprocess.Popen[bytes] | None = None
         # The server refuses to run as root.
@@ -145,6 +149,38 @@ class PostgresServer:
         """The URL of the store that belongs to a directory: the same for the same one."""
         return self.url("t" + hashlib.sha256(str(place).encode()).hexdigest()[:20])
 
+    def lend(self) -> str:
+        """A schema for a store: an empty one, or one that is yet to be made, which takes ten times
+        as long."""
+        if self._empty:
+            return self._empty.pop()
+        self._schemas += 1
+        return f"lent{os.getpid()}_{self._schemas}"
+
+    def take_back(self, schemas: Collection[str]) -> None:
+        """Empty schemas that were lent and that nobody uses any more; those that somebody may still
+        use are not lent again."""
+        with psycopg.connect(self.url(), autocommit=True) as db:
+            deadline = time.monotonic() + 0.2
+            while db.execute(_OTHERS).fetchone():
+                if time.monotonic() > deadline:
+                    return
+                threading.Event().wait(0.002)
+            tables = db.execute(_TABLES, [list(schemas)]).fetchall()
+            with db.transaction():
+                db.execute("SET LOCAL session_replication_role = replica")  # in whatever order
+                for place in tables:
+                    db.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(*place)))
+        self._empty += schemas
+
+
+_OTHERS = """SELECT pid FROM pg_stat_activity
+    WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"""
+
+# What is in `meta` is there from the beginning.
+_TABLES = """SELECT schemaname, tablename FROM pg_tables
+    WHERE schemaname = ANY (%s) AND tablename <> 'meta'"""
+
 
 def _has_user(name: str) -> bool:
     try:
@@ -171,6 +207,22 @@ def postgres() -> Iterator[PostgresServer]:
     server = begin()
     yield server
     server.remove()
+
+
+@pytest.fixture
+def postgres_url_for(postgres: PostgresServer) -> Iterator[Callable[[object], str]]:
+    """The URL of an empty store for a place, which may be anything: in one test, the same one for
+    the same place. All of a test's stores are closed before it ends."""
+    lent: dict[object, str] = {}
+
+    def url_for(place: object) -> str:
+        if place not in lent:
+            lent[place] = postgres.lend()
+        return postgres.url(lent[place])
+
+    yield url_for
+    if lent:
+        postgres.take_back(lent.values())
 
 
 class Proxy:

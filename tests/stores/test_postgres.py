@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
 import pytest
-from tests.servers.postgres import PostgresServer, postgres
+from tests.servers.postgres import PostgresServer, postgres, postgres_url_for
 
 from stepwell.stores.base import Store
 from stepwell.stores.conformance import StoreConformance, begin, journal, message, turn
 from stepwell.stores.digests import digest_of
 from stepwell.stores.postgres import PostgresStore
 
-__all__ = ["postgres"]
+__all__ = ["postgres", "postgres_url_for"]
 
 
 class TestPostgresStore(StoreConformance):
     @pytest.fixture(autouse=True)
-    def _server(self, postgres: PostgresServer) -> None:
-        self.server = postgres
+    def _server(self, postgres_url_for: Callable[[object], str]) -> None:
+        self.url_for = postgres_url_for
 
     def make_store(self, place: Path) -> Store:
-        return PostgresStore(self.server.url_for(place))
+        return PostgresStore(self.url_for(place))
 
 
 class TestPostgresStoreForProcessCrashes(StoreConformance):
     @pytest.fixture(autouse=True)
-    def _server(self, postgres: PostgresServer) -> None:
-        self.server = postgres
+    def _server(self, postgres_url_for: Callable[[object], str]) -> None:
+        self.url_for = postgres_url_for
 
     def make_store(self, place: Path) -> Store:
-        url = self.server.url_for(place)
-        return PostgresStore(url, durability="process", read_connections=1)
+        return PostgresStore(self.url_for(place), durability="process", read_connections=1)
 
 
 def run(*command: object, given: bytes | None = None) -> bytes:
