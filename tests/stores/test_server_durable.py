@@ -10,25 +10,12 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.durable import (
-    test_broadcast,
-    test_children,
-    test_keeping,
-    test_living,
-    test_moments,
-    test_persons,
-    test_refusals,
-    test_signals,
-    test_silence,
-    test_starting,
-    test_state,
-    test_trouble,
-    test_worker,
-)
+from tests.durable import test_broadcast
 from tests.servers.postgres import postgres
 from tests.servers.redis import redis
 
@@ -43,7 +30,11 @@ __all__ = ["postgres", "redis"]
 
 pytestmark = pytest.mark.timeout(60)
 
-_MODULES = [each for name, each in list(globals().items()) if name.startswith("test_")]
+_NAMES = (
+    "broadcast children keeping living moments persons refusals signals silence starting state"
+    " trouble worker"
+)
+_MODULES = [import_module(f"tests.durable.test_{name}") for name in _NAMES.split()]
 _STORES: dict[str, Callable[[str], Store]] = {"postgres": PostgresStore, "redis": RedisStore}
 _numbers = itertools.count()
 
