@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from tests.durable.flows import Answer, Linear, Middle, asks
@@ -22,7 +24,9 @@ from stepwell.errors import (
 from stepwell.runtime.engine import Engine
 from stepwell.stores.memory import MemoryStore
 from stepwell.stores.sqlite import SQLiteStore
-from stepwell.testing import Bodies, Failing, History, VirtualClock, hooked
+from stepwell.testing import Bodies, Failing, History, Hook, VirtualClock, hooked
+
+T = TypeVar("T")
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -169,3 +173,27 @@ async def test_another_process_that_holds_the_file_only_makes_it_slow(tmp_path: 
         other.rollback()
         other.close()
         assert await (await starting) == 10
+
+
+class Broken(Hook):
+    """Raises what no store should, from one verb, for a while."""
+
+    on = False
+
+    async def around(self, verb: str, call: Callable[[], Awaitable[T]]) -> T:
+        if self.on and verb == "workers":
+            raise ZeroDivisionError("a fault of the store")
+        return await call()
+
+
+async def test_the_lease_is_renewed_whatever_else_goes_wrong(
+    virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, broken = MemoryStore(), Broken()
+    engine = virtual_clock.engine(hooked(store, broken), lease=30.0)
+    await engine.start_up()
+    broken.on = True
+    await virtual_clock.advance(100)
+    (worker,) = await store.workers()
+    assert worker.until > virtual_clock.now()
+    assert "a fault of the store" in caplog.text

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import Coroutine, Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stepwell.errors import LeaseLost, StoreError
 from stepwell.kernel.journal import RunParked
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("stepwell")
 
+T = TypeVar("T")
+
 _STUBBORN = 5.0
 """Seconds that a cancelled body is waited for."""
 
@@ -40,6 +43,8 @@ class LettingGo:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._owed: list[Commit] = []
+        self._settling = asyncio.Lock()
+        self._moves: set[asyncio.Task[Any]] = set()
 
     # --- of runs that only wait ------------------------------------------------------------------
 
@@ -89,32 +94,42 @@ class LettingGo:
 
     async def settle(self) -> None:
         """Make the commits that let go of runs; those that the store refuses now, later."""
+        async with self._settling:
+            while self._owed:
+                await self._settle(self._owed[0])
+                del self._owed[0]
+
+    async def _settle(self, commit: Commit) -> None:
         worker = self._worker
-        while self._owed:
-            commit = self._owed[0]
-            try:
-                await worker.store.commit(commit)
-            except LeaseLost:
-                logger.debug("run %s was taken over before it was let go of", commit.run)
-            self._owed.remove(commit)
-            worker.news.tell(commit.run)
-            worker.wake()  # a message may have come in between
+        try:
+            await worker.store.commit(commit)
+        except LeaseLost:
+            logger.debug("run %s was taken over before it was let go of", commit.run)
+        worker.news.tell(commit.run)
+        worker.wake()  # a message may have come in between
 
     # --- of runs that can't go on here -----------------------------------------------------------
 
+    async def whole(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do `work`, which claims a run, to its end, also when whoever asked for it is gone: half
+        of it would leave a claim that nobody knows of."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._moves.add(task)
+        task.add_done_callback(self._moves.discard)
+        return await asyncio.shield(task)
+
+    @contextmanager
+    def unless_moved(self, row: RunRow) -> Generator[None]:
+        """What is done here moves a run that was claimed; if it fails, the claim is given up."""
+        try:
+            yield
+        except BaseException:
+            self.untouched(row)
+            raise
+
     def untouched(self, row: RunRow) -> None:
         """Let go of a run that was claimed and not touched."""
-        self._owed.append(
-            Commit(
-                run=row.id,
-                fence=row.fence,
-                at=self._worker.clock.now(),
-                status=row.status,
-                due=row.due,
-                worker=self._worker.id,
-                release=True,
-            )
-        )
+        self._owe(row.id, row.fence, row.status, row.due)
 
     async def parked(self, row: RunRow, reason: str) -> None:
         """The run can't go on without a person; what it has is left as it is."""
@@ -143,19 +158,23 @@ class LettingGo:
     def crashed(self, ledger: RunLedger, bug: Exception) -> None:
         """A turn can't be written down: a fault of this library. A person has to look at it."""
         reason = f"stepwell failed: {type(bug).__name__}: {in_short(bug)}"
-        self._owed.append(
-            Commit(
-                run=ledger.run_id,
-                fence=ledger.fence,
-                at=self._worker.clock.now(),
-                status=RunStatus.PARKED,
-                due=None,
-                worker=self._worker.id,
-                release=True,
-                detail=codec.dump_json({"reason": reason}),
-            )
-        )
-        self._worker.inbox.background(self.settle())
+        detail = codec.dump_json({"reason": reason})
+        self._owe(ledger.run_id, ledger.fence, RunStatus.PARKED, None, detail)
+
+    def _owe(
+        self,
+        run: str,
+        fence: int,
+        status: RunStatus,
+        due: float | None,
+        detail: bytes | None = None,
+    ) -> None:
+        """Give up a claim soon, or as soon as the store lets us."""
+        worker = self._worker
+        at = worker.clock.now()
+        commit = Commit(run, fence, at, status, due, worker.id, release=True, detail=detail)
+        self._owed.append(commit)
+        worker.inbox.background(self.settle())
 
     # --- of all, because the worker stops --------------------------------------------------------
 
@@ -173,6 +192,10 @@ class LettingGo:
             worker.store.unregister(worker.id),
             "the worker could not sign off, its lease has to run out",
         )
+
+    async def _moved(self) -> None:
+        while self._moves:
+            await asyncio.wait(self._moves)
 
     async def _drain(self, grace: float) -> None:
         bodies: list[asyncio.Task[None]] = []

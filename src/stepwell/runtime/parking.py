@@ -24,16 +24,23 @@ if TYPE_CHECKING:
 async def cancel(worker: Worker, run_id: str, reason: str) -> bool:
     """End a parked run without its code, and ask for its children to be cancelled. False when it
     is not parked any more, or someone else moves it."""
+    return await worker.letting_go.whole(_cancel(worker, run_id, reason))
+
+
+async def _cancel(worker: Worker, run_id: str, reason: str) -> bool:
     row = await _claimed(worker, run_id)
     if row is None:
         return False
-    now = worker.clock.now()
-    live = [s for s in RunStatus if not s.terminal]
-    children = [child.id async for child in every(worker, RunFilter(parent=run_id, status=live))]
-    error = ErrorInfo("stepwell.errors.WorkflowCancelledByUser", reason)
-    ended = RunEnded(RunStatus.CANCELLED, now, None, error)
-    messages = [NewMessage(id, "cancel", b'"its parent ended"', now) for id in children]
-    await _move(worker, row, RunStatus.CANCELLED, ended, {"reason": reason}, messages)
+    with worker.letting_go.unless_moved(row):
+        now = worker.clock.now()
+        live = RunFilter(parent=run_id, status=[s for s in RunStatus if not s.terminal])
+        messages = [
+            NewMessage(child.id, "cancel", b'"its parent ended"', now)
+            async for child in every(worker, live)
+        ]
+        error = ErrorInfo("stepwell.errors.WorkflowCancelledByUser", reason)
+        ended = RunEnded(RunStatus.CANCELLED, now, None, error)
+        await _move(worker, row, RunStatus.CANCELLED, ended, {"reason": reason}, messages)
     worker.wake()
     return True
 
@@ -44,10 +51,10 @@ async def resume(worker: Worker, run_id: str) -> None:
     if info.status is not RunStatus.PARKED:
         raise WorkflowRuntimeError(f"run {run_id} is {info.status.value}, not parked")
     if not worker.claims:
-        await _unpark(worker, run_id)
+        await worker.letting_go.whole(_unpark(worker, run_id))
         return
     worker.program(info.workflow)
-    active = await worker.search.resume(run_id)
+    active = await worker.letting_go.whole(worker.search.resume(run_id))
     if active is not None:
         await active.settled()
 
@@ -57,18 +64,22 @@ async def _unpark(worker: Worker, run_id: str) -> None:
     row = await _claimed(worker, run_id)
     if row is None:
         raise WorkflowRuntimeError(f"run {run_id} is held by another worker")
-    now = worker.clock.now()
-    run = await fold_bare(worker.store, run_id)
-    deadline = run.deadline
-    if deadline is not None:  # the time it was parked does not count
-        deadline += max(0.0, now - run.parked_at)
-    await _move(worker, row, RunStatus.RUNNING, RunResumed(now, "", deadline), {})
+    with worker.letting_go.unless_moved(row):
+        now = worker.clock.now()
+        run = await fold_bare(worker.store, run_id)
+        deadline = run.deadline
+        if deadline is not None:  # the time it was parked does not count
+            deadline += max(0.0, now - run.parked_at)
+        await _move(worker, row, RunStatus.RUNNING, RunResumed(now, "", deadline), {})
 
 
 async def _claimed(worker: Worker, run_id: str) -> RunRow | None:
     """The row of a parked run, claimed by us; None when it can't be had, or is parked no more."""
     row = await worker.store.claim_one(worker.id, run_id, worker.clock.now())
-    return row if row is not None and row.status is RunStatus.PARKED else None
+    if row is None or row.status is RunStatus.PARKED:
+        return row
+    worker.letting_go.untouched(row)  # someone else moved it, and did not claim it for long
+    return None
 
 
 async def _move(

@@ -140,14 +140,11 @@ class Search:
             row = await worker.store.claim_one(worker.id, run, worker.clock.now())
             if row is None:
                 raise WorkflowRuntimeError(f"run {run} is held by another worker")
-            try:
+            with worker.letting_go.unless_moved(row):
                 loaded = await worker.store.load(run)
-            except StoreError:
-                worker.letting_go.untouched(row)
-                raise
-            if loaded is None or not _same_claim(loaded.row, row):
-                raise WorkflowRuntimeError(f"run {run} is held by another worker")
-            return await worker.activate(loaded, ResumeAsked(worker.clock.now()))
+                if loaded is None or not _same_claim(loaded.row, row):
+                    raise WorkflowRuntimeError(f"run {run} is held by another worker")
+                return await worker.activate(loaded, ResumeAsked(worker.clock.now()))
 
     async def adopt_parents(self) -> None:
         """Claim runs that wait for a child whose workflow is not known here: it may be that only
