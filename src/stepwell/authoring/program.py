@@ -328,6 +328,12 @@ class Program:
     admit: Callable[[Message, Mapping[str, Any]], None] | None = None
     schedule: Schedules | None = None
 
+    def value(self, ending: Ending) -> object:
+        """What a caller gets of a run that ended so; raises what it failed with."""
+        if ending.error is not None:
+            raise self.failure(ending.error)
+        return None if ending.result is None else self.result(ending.result)
+
 
 def bare_program(name: str) -> Program:
     """Stands in for a workflow whose code is not loaded: it does nothing, and payloads stay the

@@ -20,21 +20,22 @@ from typing_extensions import TypeVar
 
 from stepwell.authoring.events.model import Event
 from stepwell.authoring.events.serializers import BaseSerializer
-from stepwell.authoring.events.state_store import DictState, InMemoryStateStore, StateEdit
-from stepwell.authoring.program import Program, TypeRegistry, Undecoded
+from stepwell.authoring.events.state_store import DictState, InMemoryStateStore
+from stepwell.authoring.program import Ending, Program
 from stepwell.errors import (
     ContextSerdeError,
     ContextStateError,
     WorkflowRuntimeError,
 )
-from stepwell.kernel.definition import Definition
-from stepwell.kernel.inputs import Arrived, Edited
+from stepwell.kernel.inputs import Arrived
 from stepwell.kernel.outcomes import Message
 from stepwell.kernel.run import RUNNING, Run
 from stepwell.policy import RetryInfo
 from stepwell.runtime.attempt import Attempt, current
+from stepwell.runtime.messages import decoded, message_for, warn_of_loss
 from stepwell.runtime.offload import on_loop
 from stepwell.runtime.saved import load_saved, owed_by, save
+from stepwell.runtime.state import new_store, state_of
 from stepwell.runtime.watchers import expose
 from stepwell.values import Json, RunStatus, derived_id, utc
 
@@ -420,7 +421,7 @@ class Context(Generic[S]):
             )
         sent = message_for(active.definition, active.types, message, step)
         if step is None:
-            _warn_of_loss(active, sent)
+            warn_of_loss(active, sent)
         attempt = self._attempt
         if attempt is not None:
             on_loop(active, lambda: attempt.post(sent, route=True))
@@ -483,108 +484,13 @@ class Context(Generic[S]):
         )
         active = self._outside("get_result")
         await active.ended()
-        return result_of(active)
+        return active.program.value(cast(Ending, active.ending))
 
 
 _filling: set[asyncio.Task[None]] = set()
-
-
-# --- helpers shared with the handler and the engine ----------------------------------------------
 
 
 def _seconds(duration: float | timedelta | None) -> float | None:
     if isinstance(duration, timedelta):
         return duration.total_seconds()
     return duration
-
-
-def decoded(message: Message, types: TypeRegistry) -> object:
-    """The payload as a live object: one that was read before its type was known is read now."""
-    payload = message.payload
-    if isinstance(payload, Undecoded):
-        return types.load(payload.tag, payload.raw)
-    return payload
-
-
-def new_store(program: Program) -> InMemoryStateStore[Any]:
-    """An empty state of the type that the program declares."""
-    kind = program.state_type or DictState
-    return InMemoryStateStore(kind())
-
-
-def state_of(active: ActiveRun) -> InMemoryStateStore[Any]:
-    """The state of a run; its edits are noted with the attempt that makes them."""
-    store = active.store
-    if store is None:
-        store = active.store = new_store(active.program)
-    if not active.observes:
-        active.observes = True
-
-        def observed(edit: StateEdit) -> None:
-            attempt = current.get(None)
-            if attempt is not None and attempt.active is active:
-                if not attempt.dead:
-                    if attempt.edits is None:
-                        attempt.edits = []
-                    attempt.edits.append(edit)
-            elif active.durable:
-                patch = cast("list[Json]", edit.patch(active.program.serializer))
-                active.feed(Edited(active.clock.now(), patch))
-
-        store.observer = observed
-    return store
-
-
-def message_for(
-    definition: Definition, types: TypeRegistry, event: Event, step: str | None
-) -> Message:
-    """`event` as a message, checked against the steps that may take it."""
-    kind = type(event)
-    tag = types.add(kind)
-    routes = definition.routes.get(tag, ())
-    kinds: tuple[str, ...] = ()
-    if definition.by_kind or not (routes or tag in definition.marked):
-        # A class that the workflow does not name may still be a kind of one that it does.
-        kinds = tuple(types.tags[b] for b in kind.__mro__[1:] if b in types.tags)
-        routes = (*routes, *(r for k in kinds for r in definition.by_kind.get(k, ())))
-    if step is not None:
-        if step not in definition.by_name:
-            raise WorkflowRuntimeError(f"Step {step} does not exist")
-        to = [route for route in routes if route.step.name == step]
-        if not to:
-            raise WorkflowRuntimeError(f"Step {step} does not accept event of type {kind}")
-        if to[0].step.join is not None and to[0].step.join.kind == "collect":
-            raise WorkflowRuntimeError(
-                f"Step {step} collects a stream; ctx.send_event can't add to one. Return a list of "
-                "events instead."
-            )
-    return Message(tag, event, step, kinds)
-
-
-def _warn_of_loss(active: ActiveRun, message: Message) -> None:
-    """Say so when nobody can take a message but steps that collect a stream."""
-    routes = active.definition.routes.get(message.tag)
-    if (
-        routes
-        and not message.kinds
-        and message.tag not in (active.run.by_tag or ())
-        and all(r.step.join and r.step.join.kind == "collect" for r in routes)
-    ):
-        warnings.warn(
-            f"{message.tag} is only taken by steps that collect a stream, which ctx.send_event "
-            "can't add to; return a list of events instead",
-            UserWarning,
-            stacklevel=3,
-        )
-
-
-def result_of(active: ActiveRun) -> Any:
-    """What awaiting the run gives, or the exception it raises."""
-    ending = active.ending
-    if ending is None:
-        raise ContextStateError("the run has not ended")
-    if ending.result is not None and ending.error is None:
-        return active.program.result(ending.result)
-    if ending.error is None:
-        return None
-    raise active.program.failure(ending.error)

@@ -99,10 +99,7 @@ class WorkflowHandler(Generic[R]):
         return cast(R, self._value())
 
     def _value(self) -> Any:
-        ending = cast(Ending, self._run.ending)
-        if ending.error is not None:
-            raise self._run.program.failure(ending.error)
-        return None if ending.result is None else self._run.program.result(ending.result)
+        return self._run.program.value(cast(Ending, self._run.ending))
 
     def __str__(self) -> str:
         ending = self._run.ending

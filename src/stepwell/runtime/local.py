@@ -18,7 +18,8 @@ from stepwell.kernel.outcomes import ChildResult, Message
 from stepwell.kernel.run import Run
 from stepwell.runtime.attempt import Attempt
 from stepwell.runtime.clock import SYSTEM, new_run_id
-from stepwell.runtime.context import Context, message_for
+from stepwell.runtime.context import Context
+from stepwell.runtime.messages import message_for
 from stepwell.runtime.telemetry import watchers_for
 from stepwell.runtime.turn import ActiveRun
 from stepwell.runtime.watchers import Verbose, expose

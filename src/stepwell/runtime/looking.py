@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from stepwell.authoring.program import Program, bare_program
+from stepwell.authoring.program import Program, TypeRegistry
 from stepwell.errors import RunNotFound, StoreError
 from stepwell.kernel.journal import Entry
 from stepwell.kernel.rest import at_rest
@@ -26,16 +26,8 @@ from stepwell.runtime.loading import (
     readable,
     whole_row,
 )
-from stepwell.runtime.views import (
-    RunInfo,
-    WaitInfo,
-    Why,
-    in_short,
-    last_word,
-    run_info,
-    waits_of,
-    why_of,
-)
+from stepwell.runtime.views import RunInfo, WaitInfo, Why, in_short, run_info, waits_of
+from stepwell.runtime.why import last_word, why_of
 from stepwell.stores.base import RunFilter, RunRow
 from stepwell.values import Json, RunStatus
 
@@ -130,7 +122,7 @@ async def why(worker: Worker, run_id: str) -> Why:
 
 async def _last_word(worker: Worker, run_id: str) -> str:
     """What the last step of the run did. Reads all of its journal."""
-    types = bare_program("").types
+    types = TypeRegistry(())
     with readable(run_id):
         rows = [batch async for batch in batches_of(worker.store, run_id, types)]
     return last_word(entry for _, entries in rows for entry in entries)

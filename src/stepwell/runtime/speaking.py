@@ -17,7 +17,7 @@ from stepwell.kernel.outcomes import Message
 from stepwell.runtime import codec
 from stepwell.runtime.arguments import an_answer, an_event, word, words
 from stepwell.runtime.looking import row_of, waits
-from stepwell.runtime.stored import checked
+from stepwell.runtime.messages import message_for
 from stepwell.runtime.views import WaitInfo, answered_by, in_short
 from stepwell.stores.base import NewMessage
 
@@ -49,7 +49,7 @@ async def signal(
         if found is None:
             message = Message(types.add(type(event)), event, step)
         else:
-            message = checked(found[0], event, step)
+            message = message_for(found[0].definition, types, event, step)
         message.data = types.dumps(event, where=message.tag)
     data = codec.encode_arrival(message, question, types)
     sent = NewMessage(run_id, "event", data, worker.clock.now(), dedupe)

@@ -32,8 +32,9 @@ from stepwell.kernel.journal import (
 )
 from stepwell.kernel.outcomes import Message
 from stepwell.runtime import codec
-from stepwell.runtime.context import Context, decoded, message_for
+from stepwell.runtime.context import Context
 from stepwell.runtime.loading import batches_of, whole_row
+from stepwell.runtime.messages import decoded, message_for
 from stepwell.runtime.turn import ActiveRun
 from stepwell.stores.base import NewMessage
 
@@ -156,7 +157,7 @@ class StoredRun:
     async def send(self, event: Event, step: str | None, wait: str | None) -> None:
         await self.started()
         types = self.program.types
-        message = checked(self.program, event, step)
+        message = message_for(self.program.definition, types, event, step)
         message.data = types.dumps(event, where=message.tag)
         now = self.worker.clock.now()
         data = codec.encode_arrival(message, wait, types)
@@ -165,11 +166,6 @@ class StoredRun:
     async def cancel(self, reason: str) -> None:
         await self.started()
         await self.worker.inbox.cancel(self.run_id, reason)
-
-
-def checked(program: Program, event: Event, step: str | None) -> Message:
-    """`event` as a message for a run of `program`; raises as `Context.send_event`."""
-    return message_for(program.definition, program.types, event, step)
 
 
 def _seen(task: asyncio.Task[None]) -> None:
