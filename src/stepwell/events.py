@@ -1,8 +1,8 @@
 """The public door to events: what steps receive, return and write to the stream."""
 
+from stepwell.authoring.events.dictlike import DictLikeModel
 from stepwell.authoring.events.model import (
     CollectionReleaseEvent,
-    DictLikeModel,
     Event,
     EventType,
     HumanResponseEvent,
@@ -19,13 +19,13 @@ from stepwell.authoring.events.model import (
     StepStateChanged,
     StopEvent,
     UnhandledEvent,
-    UnreconstructedException,
     WorkflowCancelledEvent,
     WorkflowErrorEvent,
     WorkflowFailedEvent,
     WorkflowIdleEvent,
     WorkflowTimedOutEvent,
 )
+from stepwell.authoring.events.naming import UnreconstructedException
 
 __all__ = [
     "CollectionReleaseEvent",

@@ -27,7 +27,8 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
-from stepwell.authoring.events.state_store import DictState, InMemoryStateStore
+from stepwell.authoring.events.state_data import DictState
+from stepwell.authoring.events.state_store import InMemoryStateStore
 from stepwell.authoring.pipeline.build import Dep, PipelineBase
 from stepwell.authoring.pipeline.compile import compile_pipeline
 from stepwell.authoring.pipeline.context import OWN, PipelineContext

@@ -1,6 +1,6 @@
 """The public door to workflows as graphs of plain models."""
 
-from stepwell.authoring.events.representation import (
+from stepwell.authoring.events.graph import (
     WorkflowEventNode,
     WorkflowExternalNode,
     WorkflowGenericNode,
@@ -11,8 +11,8 @@ from stepwell.authoring.events.representation import (
     WorkflowResourceConfigNode,
     WorkflowResourceNode,
     WorkflowStepNode,
-    get_workflow_representation,
 )
+from stepwell.authoring.events.representation import get_workflow_representation
 
 __all__ = [
     "WorkflowEventNode",

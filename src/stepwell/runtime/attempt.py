@@ -18,7 +18,8 @@ import zlib
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from stepwell.authoring.events.state_store import MISSING, StateEdit
+from stepwell.authoring.events.state_edit import StateEdit
+from stepwell.authoring.events.state_path import MISSING
 from stepwell.authoring.program import Execution, Handler
 from stepwell.errors import ChildFailed, WorkflowCancelledByUser, WorkflowRuntimeError
 from stepwell.kernel.inputs import Asked, ChildAsked, Gathered, GivenUp, Noted, Sent, Wrote

@@ -20,7 +20,8 @@ from typing_extensions import TypeVar
 
 from stepwell.authoring.events.model import Event
 from stepwell.authoring.events.serializers import BaseSerializer
-from stepwell.authoring.events.state_store import DictState, InMemoryStateStore
+from stepwell.authoring.events.state_data import DictState
+from stepwell.authoring.events.state_store import InMemoryStateStore
 from stepwell.authoring.program import Ending, Program
 from stepwell.errors import (
     ContextSerdeError,

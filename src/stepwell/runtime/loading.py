@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Generator
 from contextlib import contextmanager
 from typing import Any, cast
 
-from stepwell.authoring.events.state_store import DictState, InMemoryStateStore
+from stepwell.authoring.events.state_data import DictState
+from stepwell.authoring.events.state_store import InMemoryStateStore
 from stepwell.authoring.program import Program, TypeRegistry
 from stepwell.errors import RunNotFound, StoreCorrupt
 from stepwell.kernel.journal import Entry, StateEdited, WorkAdded

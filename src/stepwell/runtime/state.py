@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from stepwell.authoring.events.state_store import DictState, InMemoryStateStore, StateEdit
+from stepwell.authoring.events.state_data import DictState
+from stepwell.authoring.events.state_edit import StateEdit
+from stepwell.authoring.events.state_store import InMemoryStateStore
 from stepwell.authoring.program import Program
 from stepwell.kernel.inputs import Edited
 from stepwell.runtime.attempt import current

@@ -21,9 +21,9 @@ from pydantic import (
     field_validator,
 )
 
+from stepwell.authoring.events.dictlike import DictLikeModel
 from stepwell.authoring.events.model import (
     CollectionReleaseEvent,
-    DictLikeModel,
     Event,
     HumanResponseEvent,
     IdleReleasedEvent,
@@ -39,12 +39,14 @@ from stepwell.authoring.events.model import (
     StepStateChanged,
     StopEvent,
     UnhandledEvent,
-    UnreconstructedException,
     WorkflowCancelledEvent,
     WorkflowErrorEvent,
     WorkflowFailedEvent,
     WorkflowIdleEvent,
     WorkflowTimedOutEvent,
+)
+from stepwell.authoring.events.naming import (
+    UnreconstructedException,
     dump_exception,
     known_types,
     load_exception,

@@ -16,20 +16,19 @@ from pydantic import BaseModel, Field, field_serializer
 from stepwell import patch as patches
 from stepwell.authoring.events.model import Event
 from stepwell.authoring.events.serializers import JsonSerializer
-from stepwell.authoring.events.state_store import (
-    MISSING,
+from stepwell.authoring.events.state_data import (
     DictState,
     InMemorySerializedState,
-    InMemoryStateStore,
     StateCheckpoint,
-    StateEdit,
-    StateStore,
     UnserializableKeyWarning,
     apply_state_patch,
     deserialize_state_from_dict,
     infer_state_type,
     parse_in_memory_state,
 )
+from stepwell.authoring.events.state_edit import StateEdit, StateStore
+from stepwell.authoring.events.state_path import MISSING
+from stepwell.authoring.events.state_store import InMemoryStateStore
 
 JSON = JsonSerializer()
 

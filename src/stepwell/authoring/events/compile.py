@@ -17,11 +17,11 @@ from stepwell.authoring.events.model import (
     HumanResponseEvent,
     InputRequiredEvent,
     StopEvent,
-    UnreconstructedException,
     WorkflowCancelledEvent,
     WorkflowFailedEvent,
     WorkflowTimedOutEvent,
 )
+from stepwell.authoring.events.naming import UnreconstructedException
 from stepwell.authoring.events.payloads import Values
 from stepwell.authoring.events.serializers import BaseSerializer, JsonSerializer
 from stepwell.authoring.events.shape import matches

@@ -12,20 +12,6 @@ from typing import Annotated, Any, Literal, TypeAlias, cast
 
 from pydantic import BaseModel, Discriminator, Field, Tag
 
-__all__ = [
-    "WorkflowEventNode",
-    "WorkflowExternalNode",
-    "WorkflowGenericNode",
-    "WorkflowGraph",
-    "WorkflowGraphEdge",
-    "WorkflowGraphNode",
-    "WorkflowNodeBase",
-    "WorkflowResourceConfigNode",
-    "WorkflowResourceNode",
-    "WorkflowStepNode",
-]
-
-
 # --- nodes ---------------------------------------------------------------------------------------
 
 

@@ -24,45 +24,11 @@ from pydantic_core import PydanticCustomError
 from stepwell import errors
 from stepwell.authoring.events.dictlike import DictLikeModel, GivesWay
 from stepwell.authoring.events.naming import (
-    UnreconstructedException,
     dump_exception,
-    known_types,
     load_exception,
     names_of,
     qualified_name,
 )
-
-__all__ = [
-    "CollectionReleaseEvent",
-    "DictLikeModel",
-    "Event",
-    "EventType",
-    "HumanResponseEvent",
-    "IdleReleasedEvent",
-    "InputRequiredEvent",
-    "InternalDispatchEvent",
-    "SerializableEvent",
-    "SerializableEventType",
-    "SerializableException",
-    "SerializableOptionalEvent",
-    "StartEvent",
-    "StepFailedEvent",
-    "StepState",
-    "StepStateChanged",
-    "StopEvent",
-    "UnhandledEvent",
-    "UnreconstructedException",
-    "WorkflowCancelledEvent",
-    "WorkflowErrorEvent",
-    "WorkflowFailedEvent",
-    "WorkflowIdleEvent",
-    "WorkflowTimedOutEvent",
-    "dump_exception",
-    "framework_types",
-    "known_types",
-    "load_exception",
-    "qualified_name",
-]
 
 _NOT_GIVEN: Any = object()
 

@@ -21,15 +21,6 @@ from typing import Any, Literal, TypeAlias, cast
 
 from stepwell import errors
 
-__all__ = [
-    "UnreconstructedException",
-    "dump_exception",
-    "known_types",
-    "load_exception",
-    "names_of",
-    "qualified_name",
-]
-
 _Names: TypeAlias = Mapping[str, Mapping[str, type[Any]]]
 _NO_NAMES: Mapping[str, type[Any]] = {}
 _known: ContextVar[_Names | None] = ContextVar("stepwell_known_types", default=None)

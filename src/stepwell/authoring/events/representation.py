@@ -27,11 +27,9 @@ from stepwell.authoring.events.annotations import plain, present_members
 from stepwell.authoring.events.graph import (
     WorkflowEventNode,
     WorkflowExternalNode,
-    WorkflowGenericNode,
     WorkflowGraph,
     WorkflowGraphEdge,
     WorkflowGraphNode,
-    WorkflowNodeBase,
     WorkflowResourceConfigNode,
     WorkflowResourceNode,
     WorkflowStepNode,
@@ -51,20 +49,6 @@ from stepwell.authoring.events.resources import (
 )
 from stepwell.authoring.events.shape import Shape
 from stepwell.authoring.events.workflow import WorkflowBase, WorkflowMeta
-
-__all__ = [
-    "WorkflowEventNode",
-    "WorkflowExternalNode",
-    "WorkflowGenericNode",
-    "WorkflowGraph",
-    "WorkflowGraphEdge",
-    "WorkflowGraphNode",
-    "WorkflowNodeBase",
-    "WorkflowResourceConfigNode",
-    "WorkflowResourceNode",
-    "WorkflowStepNode",
-    "get_workflow_representation",
-]
 
 EXTERNAL = "external_step"
 """The id of the node for whoever is outside the workflow."""

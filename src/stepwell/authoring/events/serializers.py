@@ -30,14 +30,6 @@ from stepwell.authoring.events.model import framework_types
 from stepwell.authoring.events.naming import known_types, qualified_name
 from stepwell.errors import UnknownType, UnserializableValue
 
-__all__ = [
-    "BaseSerializer",
-    "JsonPickleSerializer",
-    "JsonSerializer",
-    "PickleSerializer",
-    "PickleSerializerWarning",
-]
-
 _MODEL = "__is_pydantic"
 _COMPONENT = "__is_component"
 

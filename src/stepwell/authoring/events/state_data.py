@@ -25,22 +25,6 @@ from stepwell.authoring.events.naming import qualified_name
 from stepwell.authoring.events.serializers import BaseSerializer, JsonSerializer
 from stepwell.authoring.events.state_path import fields_of, put_field
 
-__all__ = [
-    "KNOWN_UNSERIALIZABLE_KEYS",
-    "DictState",
-    "HasStateTypes",
-    "InMemorySerializedState",
-    "StateCheckpoint",
-    "UnserializableKeyWarning",
-    "apply_state_patch",
-    "decode_fields",
-    "deserialize_state_from_dict",
-    "encode_fields",
-    "infer_state_type",
-    "parse_in_memory_state",
-    "state_to_dict",
-]
-
 StateT = TypeVar("StateT", bound=BaseModel)
 
 KNOWN_UNSERIALIZABLE_KEYS = ("memory",)

@@ -21,19 +21,6 @@ from pydantic import BaseModel
 
 from stepwell.authoring.events.dictlike import DictLikeModel
 
-__all__ = [
-    "MAX_DEPTH",
-    "MISSING",
-    "Missing",
-    "fields_of",
-    "find",
-    "get_field",
-    "put_field",
-    "remove_field",
-    "replaced",
-    "split_path",
-]
-
 MAX_DEPTH = 1000
 """A path has at most this many segments."""
 

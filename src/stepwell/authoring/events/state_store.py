@@ -34,23 +34,16 @@ from stepwell import patch as patches
 from stepwell.authoring.events.naming import qualified_name
 from stepwell.authoring.events.serializers import BaseSerializer, JsonSerializer
 from stepwell.authoring.events.state_data import (
-    KNOWN_UNSERIALIZABLE_KEYS,
     DictState,
-    InMemorySerializedState,
     StateCheckpoint,
-    UnserializableKeyWarning,
-    apply_state_patch,
     decode_fields,
     deserialize_state_from_dict,
     encode_fields,
-    infer_state_type,
-    parse_in_memory_state,
     state_to_dict,
 )
 from stepwell.authoring.events.state_edit import (
     ATOMS,
     StateEdit,
-    StateStore,
     StateT,
     copied,
     differs,
@@ -58,7 +51,6 @@ from stepwell.authoring.events.state_edit import (
 )
 from stepwell.authoring.events.state_lock import EditLock
 from stepwell.authoring.events.state_path import (
-    MAX_DEPTH,
     MISSING,
     fields_of,
     find,
@@ -67,23 +59,6 @@ from stepwell.authoring.events.state_path import (
     replaced,
     split_path,
 )
-
-__all__ = [
-    "KNOWN_UNSERIALIZABLE_KEYS",
-    "MAX_DEPTH",
-    "MISSING",
-    "DictState",
-    "InMemorySerializedState",
-    "InMemoryStateStore",
-    "StateCheckpoint",
-    "StateEdit",
-    "StateStore",
-    "UnserializableKeyWarning",
-    "apply_state_patch",
-    "deserialize_state_from_dict",
-    "infer_state_type",
-    "parse_in_memory_state",
-]
 
 _FREE = nullcontext()  # nobody has ever edited: writers need no lock
 
