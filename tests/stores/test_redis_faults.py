@@ -630,7 +630,7 @@ async def test_every_key_has_the_same_hash_tag(own_server: RedisServer) -> None:
     await store.delete(["a"])
     await store.close()
     left = own_server.say("KEYS *").decode().split("\r\n")[2::2]
-    assert sorted(left) == ["{p}:message", "{p}:schema"]
+    assert sorted(left) == ["{p}:number", "{p}:schema"]
 
 
 async def test_a_long_listing_is_looked_at_in_pieces(store: RedisStore) -> None:
@@ -669,7 +669,7 @@ async def test_verify_finds_what_is_wrong(redis: RedisServer, prefix: str) -> No
         (f"RPUSH {tag}:journal:a x", "it has 2"),
         (f"ZREM {tag}:status:running a", "runs that are running"),
         (f"ZREM {tag}:waiting:x a", "wait for x"),
-        (f"ZREM {tag}:lane:0::wf:0 a", "nobody can claim it"),
+        (f"DEL {tag}:lane:0::wf:0", "nobody can claim it"),
         (f"HSET {tag}:run:a ended 1", "does not fit the end"),
     ):
         before = await store.verify()

@@ -508,6 +508,16 @@ class VolatileStoreConformance:
         assert await claimed(store, limit=3) == ["urgent", "early", "late"]
         assert await claimed(store) == ["idle"]
 
+    async def test_claims_of_the_same_due_time_go_in_order_of_creation(self, store: Store) -> None:
+        for n, id in enumerate(("r3", "r10", "r1", "r2")):
+            workflow = "other" if id == "r1" else "wf"
+            await store.create(new(id, at=n / 1000, workflow=workflow))
+        assert await claimed(store, limit=1) == ["r3"]
+        await store.commit(turn("r3", b"1", worker="w2", due=0.0, release=True))
+        assert await claimed(store, limit=2) == ["r3", "r10"]
+        both = ["wf", "other"]  # and "w2" has no lease
+        assert await claimed(store, "w3", workflows=both) == ["r3", "r10", "r1", "r2"]
+
     async def test_only_what_may_be_advanced_is_claimed(self, store: Store) -> None:
         await store.create(new("future", due=100.5))
         await store.create(new("never", due=None))

@@ -1,4 +1,5 @@
--- Give a worker the claimable runs of its workflows, highest priority first, then by due time.
+-- Give a worker the claimable runs of its workflows, highest priority first, then by due time, then
+-- in order of creation.
 
 local worker, now, limit = take(), take(), tonumber(take())
 local workflows, dead = take_list(), set_of(take_list())
@@ -26,11 +27,11 @@ local function due_in(keys, room)
   local due = {}
   for _, lane in ipairs(keys) do
     local found = redis.call('ZRANGEBYSCORE', lane, '-inf', now, 'WITHSCORES', 'LIMIT', 0, room)
-    for n = 1, #found, 2 do due[#due + 1] = { id = found[n], due = tonumber(found[n + 1]) } end
+    for n = 1, #found, 2 do due[#due + 1] = { place = found[n], due = tonumber(found[n + 1]) } end
   end
   table.sort(due, function(a, b)
     if a.due ~= b.due then return a.due < b.due end
-    return a.id < b.id
+    return a.place < b.place
   end)
   return due
 end
@@ -40,7 +41,7 @@ local priorities, by_priority = lanes()
 for _, priority in ipairs(priorities) do
   for _, each in ipairs(due_in(by_priority[priority], limit - #taken)) do
     if #taken == limit then break end
-    local run = fetch(each.id)
+    local run = fetch(id_at(each.place))
     run.owner = worker
     redis.call('HSET', at('run', run.id), 'owner', worker, 'fence', run.fence + 1)
     reindex(run)

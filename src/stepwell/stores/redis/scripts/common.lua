@@ -66,6 +66,20 @@ local function lane_of(run)
   return lane_at(run.owner or '', run.workflow, run.priority)
 end
 
+-- As which member it stands there: among those that are due at the same time, in order of creation.
+local function place_of(run)
+  return run.number .. run.id
+end
+
+local function id_at(place)
+  return string.sub(place, 17)
+end
+
+-- What is created is numbered; the numbers have 16 digits, so that as texts they are in order too.
+local function next_number()
+  return string.format('%016d', redis.call('INCR', at('number')))
+end
+
 -- Remember what the indexes say of a run, for `reindex` to compare with.
 local function as_indexed(run)
   run.was = { lane = lane_of(run), due = run.due, owner = run.owner, status = run.status }
@@ -74,12 +88,13 @@ end
 
 local function fetch(id)
   local found = redis.call('HMGET', at('run', id), 'workflow', 'status', 'seq', 'fence', 'owner',
-    'due', 'created', 'priority', 'ended', 'waits')
+    'due', 'created', 'priority', 'ended', 'waits', 'number')
   if not found[1] then return nil end
   return as_indexed({
     id = id, workflow = found[1], status = found[2], seq = tonumber(found[3]),
     fence = tonumber(found[4]), owner = found[5] or nil, due = found[6] or nil,
     created = found[7], priority = found[8], ended = found[9] or nil, waits = found[10] or '[]',
+    number = found[11],
   })
 end
 
@@ -102,7 +117,7 @@ local function own(owner, id)
 end
 
 local function leave_lane(lane, run, owner)
-  redis.call('ZREM', lane, run.id)
+  redis.call('ZREM', lane, place_of(run))
   if redis.call('EXISTS', lane) == 0 then
     redis.call('SREM', lanes_of(owner or '', run.workflow), run.priority)
   end
@@ -123,7 +138,7 @@ local function reindex(run)
     redis.call('SADD', lanes_of(run.owner or '', run.workflow), run.priority)
   end
   if lane and (was.lane ~= lane or was.due ~= run.due) then
-    redis.call('ZADD', lane, run.due, run.id)
+    redis.call('ZADD', lane, run.due, place_of(run))
   end
   if was.owner ~= run.owner then
     if was.owner then disown(was.owner, run.id) end
@@ -155,8 +170,8 @@ local function wake(run, when)
 end
 
 local function post(run, when, payload)
-  local number = redis.call('INCR', at('message'))
-  redis.call('ZADD', at('inbox', run.id), number, string.format('%d', number) .. ' ' .. payload)
+  local number = string.format('%d', redis.call('INCR', at('number')))
+  redis.call('ZADD', at('inbox', run.id), number, number .. ' ' .. payload)
   if run.owner then redis.call('SADD', at('mail', run.owner), run.id) end
   wake(run, when)
 end
@@ -180,8 +195,8 @@ end
 
 -- Write a run that is not there; the caller calls `reindex` when it is as it should be.
 local function insert(new)
-  local id = new.id
-  redis.call('HSET', at('run', id), 'workflow', new.workflow, 'version', new.version,
+  local id, number = new.id, next_number()
+  redis.call('HSET', at('run', id), 'number', number, 'workflow', new.workflow, 'version', new.version,
     'status', new.status, 'seq', '0', 'fence', '0', 'created', new.created,
     'updated', new.created, 'priority', new.priority)
   for _, name in ipairs({ 'due', 'key', 'correlation', 'parent' }) do
@@ -196,7 +211,8 @@ local function insert(new)
   if new.key then redis.call('HSET', at('keys'), pair(new.workflow, new.key), id) end
   local run = {
     id = id, workflow = new.workflow, status = new.status, seq = 0, fence = 0, due = new.due,
-    created = new.created, priority = new.priority, waits = '[]', was = {},
+    created = new.created, priority = new.priority, waits = '[]', number = number,
+    was = {},
   }
   if TERMINAL[new.status] then
     run.ended = new.created

@@ -29,7 +29,7 @@ local function check_indexes(id, run)
   end
   local lane = lane_of(run)
   if lane then
-    local due = redis.call('ZSCORE', lane, id)
+    local due = redis.call('ZSCORE', lane, place_of(run))
     if not due or tonumber(due) ~= tonumber(run.due) then
       fault(id, 'nobody can claim it when it is due')
     end
