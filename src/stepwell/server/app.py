@@ -21,7 +21,7 @@ from stepwell.authoring.tasks import TaskRegistry
 from stepwell.errors import StoreError, StoreUnavailable, WorkflowNotRegistered
 from stepwell.runtime.engine import Engine
 from stepwell.runtime.telemetry import listen
-from stepwell.server import shapes, speaking
+from stepwell.server import console, shapes, speaking
 from stepwell.server.bodies import read_object, word_of
 from stepwell.server.metrics import CONTENT_TYPE
 from stepwell.server.page import page_of
@@ -109,6 +109,7 @@ def asgi(
     app.state.stop_listening = listen(service.hear)
     app.include_router(router)
     app.include_router(speaking.router)
+    app.include_router(console.router)
     _more(app)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -266,7 +267,8 @@ async def metrics(request: Request) -> Response:
 async def docs(request: Request) -> Response:
     """This page: every route, with what it takes. Needs no other site."""
     root = str(request.scope.get("root_path", ""))
-    return HTMLResponse(page_of(request.app.openapi(), root, service_of(request).durability()))
+    text = page_of(request.app.openapi(), root, service_of(request).durability())
+    return HTMLResponse(text, headers=console.SAFE)
 
 
 # --- OpenAPI -------------------------------------------------------------------------------------

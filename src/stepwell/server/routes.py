@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from stepwell.authoring.document_run import NAME
 from stepwell.errors import RunNotFound
+from stepwell.runtime.views import RunInfo
 from stepwell.server import shapes
 from stepwell.server.bodies import read_object, time_of, word_of
 from stepwell.server.feed import Item, cursor_of
@@ -153,21 +154,31 @@ async def listing(
             definition = definition or name
         else:
             definition, correlation = definition or NAME, name
-    try:
-        infos, cursor = await service.engine.list(
-            workflow=word_of(definition, "definition"),
-            status=_statuses(status),
-            parent=word_of(parent, "parent"),
-            correlation=word_of(correlation, "correlation" if name is None else "name"),
-            since=time_of(since, "since"),
-            limit=limit,
-            after=after,
-            waiting=word_of(waiting, "waiting"),
-        )
-    except ValueError as error:
-        raise Problem(422, "bad_cursor", "after is no cursor of a page") from error
+    infos, cursor = await runs_of(
+        service,
+        workflow=word_of(definition, "definition"),
+        status=status,
+        parent=word_of(parent, "parent"),
+        correlation=word_of(correlation, "correlation" if name is None else "name"),
+        since=time_of(since, "since"),
+        limit=limit,
+        after=after,
+        waiting=word_of(waiting, "waiting"),
+    )
     rows = [summary(info, links_of(request, info.id)) for info in infos]
     return JSONResponse({"workflows": rows, "next": cursor})
+
+
+async def runs_of(
+    service: Service, *, status: list[str] | None, **where: Any
+) -> tuple[list[RunInfo], str | None]:
+    """A page of runs, as `Engine.list` gives it. Raises `Problem` for a status or a cursor that is
+    none."""
+    wanted = _statuses(status)
+    try:
+        return await service.engine.list(status=wanted, **where)
+    except ValueError as error:
+        raise Problem(422, "bad_cursor", "after is no cursor of a page") from error
 
 
 def _statuses(given: list[str] | None) -> list[RunStatus] | None:

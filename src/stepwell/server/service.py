@@ -229,7 +229,15 @@ class Service:
         reader = Reader(info, self.documents)
         reader.read_all(await batches_of(self.engine, run_id))
         why = await self.engine.why(run_id)
-        return reader.run(why.sentence, () if info.status.terminal else why.waits, links)
+        sentence = f"{why.sentence}{self._how_durable()}"
+        return reader.run(sentence, () if info.status.terminal else why.waits, links)
+
+    def _how_durable(self) -> str:
+        if self.degraded is None:
+            return ""
+        return (
+            f" It is kept in memory only, and survives nothing (durability: {self.durability()})."
+        )
 
     async def journal(self, run_id: str, after: int) -> list[tuple[int, float, Any]]:
         """Some rows of a run's journal, behind one."""

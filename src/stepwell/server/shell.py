@@ -1,12 +1,16 @@
 """What stands around every request: who may ask, what every answer says, what becomes of errors.
 
-Who may ask: whoever has the token, when there is one. Pages of other sites may never change
-anything (browsers say where a request comes from), and a service that trusts its own machine only
-answers to that machine's names, so that no other name can be made to lead here.
+Who may ask: whoever has the token, when there is one. A browser can't be told to send it as
+programs do, but asks people for a password: the token will do, to look and not to change anything.
+Pages of other sites may never change anything (browsers say where a request comes from), and a
+service that trusts its own machine only answers to that machine's names, so that no other name can
+be made to lead here.
 """
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import hmac
 import logging
 import time
@@ -24,6 +28,8 @@ from stepwell.server.problems import Problem, problem_of
 logger = logging.getLogger("stepwell")
 
 _OPEN = ("/healthz", "/readyz")
+_PAGES = ("/", "/docs")
+_LOOKING = ("GET", "HEAD")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _METHODS = frozenset({*_SAFE, "POST", "PUT", "PATCH", "DELETE"})
 
@@ -112,19 +118,32 @@ class Shell:
                 hint="It answers to the names of this machine; --allow-host adds one.",
             )
         if self._token is not None and path not in _OPEN:
-            kind, _, given = headers.get("authorization", "").partition(" ")
-            right = hmac.compare_digest(given.strip().encode("latin-1", "replace"), self._token)
-            if kind.lower() != "bearer" or not right:
+            given = _token_in(headers.get("authorization", ""), scope["method"] in _LOOKING)
+            if not hmac.compare_digest(given, self._token):
+                page = path in _PAGES or path.startswith("/runs/")
                 raise Problem(
                     401,
                     "unauthorized",
                     "a bearer token is needed",
-                    hint="Send the header Authorization: Bearer TOKEN.",
-                    headers={"WWW-Authenticate": "Bearer"},
+                    hint="Send the header Authorization: Bearer TOKEN. A browser that asks for a "
+                    "name and a password may be given any name, and the token.",
+                    headers={"WWW-Authenticate": 'Basic realm="stepwell"' if page else "Bearer"},
                 )
         site = headers.get("sec-fetch-site")
         if scope["method"] not in _SAFE and site not in (None, "same-origin", "none"):
             raise Problem(403, "cross_site", "a page of another site may not do this")
+
+
+def _token_in(header: str, looking: bool) -> bytes:
+    """What an Authorization header gives as the token; empty for none."""
+    kind, _, given = header.partition(" ")
+    sent = given.strip().encode("latin-1", "replace")
+    if kind.lower() == "bearer":
+        return sent
+    if kind.lower() == "basic" and looking:
+        with contextlib.suppress(ValueError):
+            return base64.b64decode(sent, validate=True).partition(b":")[2]
+    return b""
 
 
 def _name(host: str) -> str:
