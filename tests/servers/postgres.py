@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import cast
+from typing import LiteralString, cast
 
 import psycopg
 import pytest
@@ -73,18 +73,22 @@ class PostgresServer:
         self._watch: subprocess.Popen[bytes] | None = None
         # The server refuses to run as root.
         root = hasattr(os, "geteuid") and os.geteuid() == 0
-        self._user = ("postgres" if _has_user("postgres") else "nobody") if root else None
-        if self._user is not None:
-            shutil.chown(self.directory, self._user)
-            if data is not None:
-                shutil.chown(data, self._user)
+        self.user = ("postgres" if _has_user("postgres") else "nobody") if root else None
+        self.own(self.directory)
+        if data is not None:
+            self.own(data)
         self._run("initdb", "-D", str(self.data), "-U", "tests", "-A", "trust", "-N", "-E", "UTF8")
         self.start()
+
+    def own(self, path: Path) -> None:
+        """Give a file to the user as whom the server runs."""
+        if self.user is not None:
+            shutil.chown(path, self.user)
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [str(self.bin / program), *arguments]
         done = subprocess.run(
-            command, capture_output=True, text=True, user=self._user, cwd="/", check=False
+            command, capture_output=True, text=True, user=self.user, cwd="/", check=False
         )
         assert done.returncode == 0, done.stderr
 
@@ -102,7 +106,7 @@ class PostgresServer:
             [str(self.bin / "postgres"), "-D", str(self.data), *options],
             stdout=log,
             stderr=log,
-            user=self._user,
+            user=self.user,
             cwd="/",
         )
         log.close()
@@ -138,9 +142,17 @@ class PostgresServer:
         self.stop(signal.SIGQUIT)
         shutil.rmtree(self.directory)
 
+    def sql(self, schema: str, statement: LiteralString) -> list[tuple[object, ...]]:
+        """What an administrator does meanwhile."""
+        path = f"options=-csearch_path%3D{schema}"
+        with psycopg.connect(f"{self.url()}&{path}", autocommit=True) as db:
+            done = db.execute(statement)
+            return done.fetchall() if done.description else []
+
     def url(self, schema: str | None = None, **options: str) -> str:
         """The URL of a store in a schema of its own (or what libpq needs, without one)."""
-        more = {"host": str(self.directory), **options}
+        port = {"port": self.settings["port"]} if "port" in self.settings else {}
+        more = {"host": str(self.directory), **port, **options}
         if schema is not None:
             more["schema"] = schema
         return "postgresql://tests@/postgres?" + "&".join(f"{k}={v}" for k, v in more.items())

@@ -13,12 +13,10 @@ import signal
 import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from typing import LiteralString
 
 import psycopg
 import pytest
 from psycopg.errors import lookup
-from psycopg.sql import SQL, Identifier
 from tests.servers.postgres import PostgresServer, Proxy, postgres
 from tests.servers.postgres import begin as begin_server
 
@@ -30,7 +28,6 @@ from stepwell.errors import (
     StoreLocked,
     StoreReadOnly,
     StoreUnavailable,
-    StoreVersionError,
 )
 from stepwell.stores.base import RunFilter, Snapshot
 from stepwell.stores.conformance import (
@@ -46,7 +43,6 @@ from stepwell.stores.conformance import (
 from stepwell.stores.digests import digest_of
 from stepwell.stores.postgres import PostgresStore
 from stepwell.stores.postgres.errors import translate
-from stepwell.stores.postgres.place import MIGRATIONS
 from stepwell.values import RunStatus
 
 __all__ = ["postgres"]
@@ -95,13 +91,6 @@ def own_server() -> Iterator[PostgresServer]:
     server.remove()
 
 
-def sql(server: PostgresServer, schema: str, statement: LiteralString) -> list[tuple[object, ...]]:
-    """What an administrator does meanwhile."""
-    with psycopg.connect(f"{server.url()}&options=-csearch_path%3D{schema}", autocommit=True) as db:
-        done = db.execute(statement)
-        return done.fetchall() if done.description else []
-
-
 async def lose(proxy: Proxy, store: PostgresStore, what: str) -> None:
     """Lose the next write's request or answer, and not those of a notification before it."""
     await told(store)
@@ -112,19 +101,8 @@ async def told(store: PostgresStore) -> None:
     """Return when the others have been notified of what was written so far."""
     while store._write()._notify_owed:
         await asyncio.sleep(0.002)
-    await asyncio.sleep(0.01)
-
-
-async def refuses_to_open(url: str, error: type[StoreError]) -> StoreError:
-    store = PostgresStore(url, lock_timeout=0.2)
-    with pytest.raises(error) as raised:
-        await store.open()
-    assert type(raised.value) is error
-    with pytest.raises(StoreUnavailable, match="not open"):
-        await store.get("a")
-    await store.close()
-    assert raised.value.hint
-    return raised.value
+    # The thread takes this up when the server has answered it; and nobody is told of it.
+    assert await store.claim("nobody", [], 0.0, 0) == []
 
 
 # A connection that breaks in the midst of a write ------------------------------------------------
@@ -203,7 +181,7 @@ async def test_a_group_that_is_still_at_work_is_not_done_again(
         other.execute("SELECT 1 FROM runs WHERE id = 'a' FOR UPDATE")
         committing = asyncio.create_task(behind.commit(turn("a", b"2")))
         waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ 'write_'"
-        while not sql(postgres, schema, waits):
+        while not postgres.sql(schema, waits):
             await asyncio.sleep(0.01)
         proxy.cut()
         await asyncio.sleep(0.1)  # it has come back and asks again, while the first still waits
@@ -256,9 +234,9 @@ async def test_a_server_that_lost_what_it_acknowledged_is_noticed(
     await begin(store, "b", b"1")
     await store.commit(turn("a", b"2"))
     # As after a crash with synchronous_commit = off: the last transaction is not there.
-    sql(postgres, schema, "DELETE FROM journal WHERE seq = 2")
-    sql(postgres, schema, "UPDATE runs SET seq = 1 WHERE id = 'a'")
-    sql(postgres, schema, "UPDATE writers SET number = number - 1")
+    postgres.sql(schema, "DELETE FROM journal WHERE seq = 2")
+    postgres.sql(schema, "UPDATE runs SET seq = 1 WHERE id = 'a'")
+    postgres.sql(schema, "UPDATE writers SET number = number - 1")
     await break_connections(store, postgres)
     for run in ("a", "b"):
         with pytest.raises(LeaseLost):
@@ -282,7 +260,7 @@ async def test_a_store_whose_place_was_cleaned_up_takes_a_new_one(
     store: PostgresStore, postgres: PostgresServer, schema: str
 ) -> None:
     await store.create(new("a"))
-    sql(postgres, schema, "DELETE FROM writers")
+    postgres.sql(schema, "DELETE FROM writers")
     with pytest.raises(StoreError, match="does not follow"):
         await store.create(new("b"))
     assert await store.create(new("c")) == "c"
@@ -470,64 +448,6 @@ async def test_a_payload_shared_while_it_is_deleted_is_never_lost(
     await other.close()
 
 
-# Opening ------------------------------------------------------------------------------------------
-
-
-async def test_a_database_that_is_not_there_is_said(postgres: PostgresServer) -> None:
-    error = await refuses_to_open(
-        f"postgresql://tests:hush@/nowhere?host={postgres.directory}", StoreUnavailable
-    )
-    assert "nowhere" in str(error)
-    assert "createdb" in str(error)
-    assert "hush" not in str(error)
-
-
-async def test_a_server_that_is_not_there_is_said() -> None:
-    error = await refuses_to_open("postgresql://me:hush@127.0.0.1:1/runs", StoreUnavailable)
-    assert "127.0.0.1" in str(error)
-    assert "hush" not in f"{error} {error!r} {error.__cause__}"
-
-
-async def test_a_schema_of_a_newer_release_is_left_alone(
-    url: str, postgres: PostgresServer, schema: str
-) -> None:
-    store = PostgresStore(url)
-    await store.open()
-    await store.close()
-    sql(postgres, schema, "UPDATE meta SET value = '9999' WHERE key = 'schema'")
-    error = await refuses_to_open(url, StoreVersionError)
-    assert "9999" in str(error)
-    assert sql(postgres, schema, "SELECT value FROM meta WHERE key = 'schema'") == [("9999",)]
-
-
-async def test_a_schema_of_something_else_is_left_alone(
-    url: str, postgres: PostgresServer, schema: str
-) -> None:
-    with psycopg.connect(postgres.url(), autocommit=True) as db:
-        name = Identifier(schema)
-        db.execute(SQL("CREATE SCHEMA {}").format(name))
-        db.execute(SQL("CREATE TABLE {}.runs (km int)").format(name))
-    error = await refuses_to_open(url, StoreError)
-    assert "?schema=" in str(error)
-
-
-async def test_a_migration_that_fails_leaves_nothing(
-    url: str, postgres: PostgresServer, schema: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from stepwell.stores.migrate import Migration
-    from stepwell.stores.postgres import place
-
-    broken = (*MIGRATIONS, Migration(len(MIGRATIONS) + 1, "broken", "CREATE TABLE x (y nothing)"))
-    monkeypatch.setattr(place, "MIGRATIONS", broken)
-    await refuses_to_open(url, StoreError)
-    monkeypatch.undo()
-    assert (schema,) not in sql(postgres, schema, "SELECT nspname FROM pg_namespace")
-    store = PostgresStore(url)
-    await store.open()
-    await store.create(new("a"))
-    await store.close()
-
-
 # In use -------------------------------------------------------------------------------------------
 
 
@@ -556,8 +476,8 @@ async def test_a_server_that_became_read_only_is_said(
     store = PostgresStore(own_server.url(f"t{uuid.uuid4().hex[:20]}"))
     await store.open()
     await begin(store, "a", b"1")
-    sql(own_server, "public", "ALTER SYSTEM SET default_transaction_read_only = on")
-    sql(own_server, "public", "SELECT pg_reload_conf()")
+    own_server.sql("public", "ALTER SYSTEM SET default_transaction_read_only = on")
+    own_server.sql("public", "SELECT pg_reload_conf()")
     try:
         async with asyncio.timeout(PATIENCE):
             for _ in range(100):  # until the settings have reached it
@@ -653,7 +573,7 @@ async def test_faults_are_found(
         "INSERT INTO blobs (digest, size, data) VALUES ('lone', 0, '')",
         "INSERT INTO blob_refs (run, digest) SELECT n, 'lost' FROM runs WHERE id = 'a'",
     ):
-        sql(postgres, schema, harm)
+        postgres.sql(schema, harm)
     faults = "\n".join(await store.verify())
     for word in (
         "run a: it should have 3 journal rows",

@@ -47,12 +47,19 @@ _WORDS: dict[type[StoreError], str] = {
     StoreError: "{url} refused what was asked",
 }
 _HINTS: dict[type[StoreError], str] = {
-    StoreReadOnly: "Check that the server is no standby, and what the role may do in the schema.",
+    StoreReadOnly: "Check that the server is no standby, and default_transaction_read_only.",
     StoreError: "This is not about the server's health; please report it with the text above.",
 }
+_ROLE = (
+    "The role needs CREATE on the database, once, or a schema that it owns: CREATE SCHEMA name"
+    " AUTHORIZATION role."
+)
 _HINTS_BY_STATE: dict[str, str] = {
     "28": "Check the user, the password (also PGPASSWORD and ~/.pgpass) and pg_hba.conf.",
     "3D": "Create the database first (createdb); a store creates its schema, never a database.",
+    "3F": _ROLE,
+    "42501": _ROLE,
+    "42P01": f"The tables are gone, or hidden. {_ROLE}",
     "53300": "Raise max_connections, or lower read_connections of the stores.",
 }
 # libpq does not pass on the SQLSTATE of what a server says to a new connection.

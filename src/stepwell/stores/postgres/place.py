@@ -6,6 +6,10 @@ our own, `schema` and `durability`. What is not in it libpq takes from where it 
 put together anew from what may be shown.
 
 Several processes may open a new database at once: migrations hold an advisory lock.
+
+A connection is a session: its settings, its prepared statements and LISTEN stay with it. A pooler
+that hands each transaction another session (PgBouncer's `pool_mode = transaction`) would take them
+away without a word, so it is looked for, and refused.
 """
 
 from __future__ import annotations
@@ -49,7 +53,10 @@ SET idle_in_transaction_session_timeout = 0;
 SET jit = off;
 SET search_path = {schema};
 SET lock_timeout = {lock_timeout};
+SELECT pg_backend_pid();
 """
+# A pooler may have lent the session to a third one just now.
+_LOOKS_FOR_A_SHARED_SESSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +91,36 @@ class Place:
                     )
                 schema = sql.Identifier(self.schema)
                 timeout = sql.Literal(round(self.lock_timeout * 1000))
-                db.execute(sql.SQL(_SETTINGS).format(schema=schema, lock_timeout=timeout))
+                said = db.execute(sql.SQL(_SETTINGS).format(schema=schema, lock_timeout=timeout))
+                while said.nextset():
+                    pass
+                # A pooler tells its clients a number of its own.
+                if said.fetchall()[0][0] != db.info.backend_pid:
+                    self._check_pooler(db)
             except BaseException:
                 db.close()
                 raise
         except psycopg.Error as error:
             raise translate(error, self.url) from error
         return db
+
+    def _check_pooler(self, db: Connection) -> None:
+        """Raise `StoreUnavailable` when two connections are given one session in turns."""
+        for _ in range(_LOOKS_FOR_A_SHARED_SESSION):
+            mine = db.execute("SELECT pg_backend_pid()").fetchall()
+            try:
+                # A transaction, so that it would be kept from us while we look.
+                with psycopg.connect(self.conninfo) as other:
+                    shared = other.execute("SELECT pg_backend_pid()").fetchall() == mine
+            except psycopg.OperationalError as error:
+                shared = "pooling mode" in str(error)  # of statements: not even transactions
+            if shared:
+                raise StoreUnavailable(
+                    f"{self.url} is reached through a pooler that shares sessions among"
+                    " connections, and loses what they set",
+                    hint="Use session mode (PgBouncer: pool_mode = session), or go past the"
+                    " pooler.",
+                )
 
     def connect_reader(self) -> Connection:
         """A connection that only reads; what it reads in one transaction is of one moment."""

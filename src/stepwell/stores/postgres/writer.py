@@ -186,7 +186,8 @@ class Writer:
             self._settle_durability(db)
             # Plans are kept; made while tables are empty they would read whole tables for good.
             db.execute("SET enable_seqscan = off")
-            known = db.execute(_ANNOUNCE, (self.id, self.number, [*self._workers])).fetchall()[0][0]
+            announced = db.execute(_ANNOUNCE, (self.id, self.number, [*self._workers]))
+            known, pid = announced.fetchall()[0]
         except psycopg.Error as error:
             db.close()
             raise translate(error, self._place.url) from error
@@ -201,7 +202,7 @@ class Writer:
                 *(self._place.url, known, self.number),
             )
         self._db = db
-        self.pid = db.info.backend_pid
+        self.pid = pid
         return db
 
     def _settle_durability(self, db: Connection) -> None:

@@ -3,8 +3,8 @@
 SELECT write_group(%s, %s, %s::text[], %s, %b::text[], %b::bytea[]);
 
 -- name: announce
--- Says who writes and how far it has come.
-SELECT announce_writer(%s, %s, %s::text[]);
+-- Says who writes and how far it has come. (Behind a pooler the client does not know the process.)
+SELECT announce_writer(%s, %s, %s::text[]), pg_backend_pid();
 
 -- name: sign_off
 -- A store that is closed needs no place in the list; nor do those of processes long dead.
