@@ -8,12 +8,17 @@ those of the calm life: how they ended, their contexts, and every attempt of eve
 from __future__ import annotations
 
 import signal
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.crash.conftest import ForkServer
+from tests.crash.conftest import (
+    ForkServer,
+    check_effects,
+    check_went_on,
+    killed_anywhere,
+    killed_twice,
+)
 from tests.crash.machines import MACHINES
 
 pytestmark = [
@@ -39,20 +44,7 @@ def _calm(forks: ForkServer, name: str, directory: Path) -> tuple[dict[str, Any]
 
 
 def _check(name: str, expected: dict[str, Any], effects: list[str], one: Any) -> None:
-    where = f"{name} killed at {one['kills']}: exits {one['statuses']}\n" + "\n".join(one["errors"])
-    assert one["statuses"][-1] == 0, where
-    report = one["report"]
-    assert report is not None, where
-    assert report["runs"] == expected["runs"], where
-    assert report["left"] == [], where
-    assert report["done"] == expected["done"], where
-    # What a committed step did is not done again, and whatever is done again says the same key.
-    committed = set(report["committed"])
-    assert not [line for line in one["effects"][-1] if line.split()[1] in committed], where
-    distinct = {line for life in one["effects"] for line in life}
-    assert Counter(line.split()[0] for line in distinct) == Counter(
-        line.split()[0] for line in set(effects)
-    ), where
+    check_effects(effects, one, check_went_on(name, expected, one, ("runs",)))
 
 
 @pytest.mark.parametrize("name", MACHINES)
@@ -62,12 +54,8 @@ def test_a_machine_that_is_killed_anywhere_ends_as_one_that_was_not(
     expected, effects = _calm(forks, name, tmp_path)
     writes = expected["writes"]
     assert writes >= 10
-    kills = [[(n, when)] for n in range(1, writes + 1) for when in ("before", "after")]
-    lives = forks.lives(name, tmp_path / "kills", kills)
-    for one in lives:
+    for one in killed_anywhere(forks, name, tmp_path, writes):
         _check(name, expected, effects, one)
-    died = sum(one["statuses"][0] == -signal.SIGKILL for one in lives)
-    assert died >= len(kills) * 3 // 4  # a busy machine puts more into one write
 
 
 @pytest.mark.parametrize("name", MACHINES)
@@ -75,13 +63,8 @@ def test_a_machine_that_is_killed_twice_ends_as_one_that_was_not(
     forks: ForkServer, tmp_path: Path, name: str
 ) -> None:
     expected, effects = _calm(forks, name, tmp_path)
-    writes = expected["writes"]
-    kills = [
-        [(n, "after"), (m, when)]
-        for n in range(2, writes + 1, max(1, writes // 6))
-        for m, when in ((2, "after"), (3, "before"), (5, "after"))
-    ]
-    for one in forks.lives(name, tmp_path / "kills", kills):
+    second = ((2, "after"), (3, "before"), (5, "after"))
+    for one in killed_twice(forks, name, tmp_path, expected["writes"], second):
         _check(name, expected, effects, one)
 
 
