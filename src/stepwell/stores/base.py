@@ -284,7 +284,8 @@ class Store(Protocol):
     ) -> list[RunRow]:
         """Claim up to `limit` claimable runs, highest priority first, then by due time, then in
         order of creation: owner becomes `worker`, fence grows by one. `dead` names workers known to
-        be dead although their lease may not be over. Never gives a run that `worker` itself owns already."""
+        be dead although their lease may not be over. Never gives a run that `worker` itself owns
+        already."""
         ...
 
     async def claim_one(
