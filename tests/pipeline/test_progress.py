@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from stepwell.authoring.machine.words import is_hidden, step_said
+from stepwell.authoring.words import is_hidden, step_said
 from stepwell.pipeline import Pipeline, Step
 
 pytestmark = pytest.mark.timeout(30)

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 import click
 from rich.text import Text
 
-from stepwell.authoring.machine.body import MOVED, ON_FAIL
-from stepwell.authoring.machine.words import is_hidden, step_said, tag_said, wanted
+from stepwell.authoring.words import MOVED, ON_FAIL, is_hidden, step_said, tag_said, wanted
 from stepwell.cli import output
 from stepwell.cli.engines import find_run, looking, run_async
 from stepwell.cli.narrative import error, message

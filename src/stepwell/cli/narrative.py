@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from stepwell.authoring.machine.body import GO
-from stepwell.authoring.machine.words import step_said, tag_said
+from stepwell.authoring.words import GO, step_said, tag_said
 from stepwell.cli import output
 from stepwell.kernel.journal import (
     AttemptFailed,

@@ -15,8 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from stepwell.authoring.machine.body import MOVED, ON_FAIL
-from stepwell.authoring.machine.words import is_hidden, step_said, wanted
+from stepwell.authoring.words import MOVED, ON_FAIL, is_hidden, step_said, wanted
 from stepwell.cli import output
 
 

@@ -10,8 +10,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from stepwell.authoring.machine.body import ON_FAIL
-from stepwell.authoring.machine.words import is_hidden, step_said, tag_said
+from stepwell.authoring.words import ON_FAIL, is_hidden, step_said, tag_said
 from stepwell.cli import output
 from stepwell.cli.engines import find_run, looking, run_async
 from stepwell.cli.narrative import told

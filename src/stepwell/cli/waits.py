@@ -11,8 +11,7 @@ from typing import cast
 from rich.console import Console
 from rich.text import Text
 
-from stepwell.authoring.machine.body import MOVED
-from stepwell.authoring.machine.words import step_said, wanted
+from stepwell.authoring.words import MOVED, step_said, wanted
 from stepwell.cli import output
 from stepwell.cli.options import DEFAULT_STORE, settings
 from stepwell.runtime.history import plain

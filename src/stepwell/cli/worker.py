@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from stepwell.authoring.machine.words import step_said, tag_said
+from stepwell.authoring.words import step_said, tag_said
 from stepwell.cli import output
 from stepwell.cli.engines import end_now, run_steps, store_at
 from stepwell.cli.interrupts import Interrupts

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from stepwell.authoring.machine.words import step_said
+from stepwell.authoring.words import step_said
 from stepwell.kernel.outcomes import Message
 from stepwell.kernel.run import Run, pending
 from stepwell.stores.base import MessageRow, RunRow

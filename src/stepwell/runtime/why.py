@@ -12,8 +12,7 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import replace
 
-from stepwell.authoring.machine.body import MOVED
-from stepwell.authoring.machine.words import step_said, wanted
+from stepwell.authoring.words import MOVED, step_said, wanted
 from stepwell.kernel.definition import Definition
 from stepwell.kernel.journal import Entry, Joined, Published, Unhandled, WorkAdded, WorkDone
 from stepwell.kernel.rest import held_up, in_vain

@@ -12,9 +12,9 @@ from typing import Any, cast
 
 from stepwell.authoring.document import StepSpec, TaskSpec, WorkflowDocument, numbered
 from stepwell.authoring.document_run import NAME, OWN_DOCUMENT, Documents, document_of, place_of
-from stepwell.authoring.machine.words import is_hidden, step_said
 from stepwell.authoring.program import Program
 from stepwell.authoring.tasks import TaskStatus
+from stepwell.authoring.words import is_hidden, step_said
 from stepwell.errors import StepwellError
 from stepwell.kernel.journal import Entry, Joined, StateEdited, WorkAdded
 from stepwell.kernel.outcomes import Message

@@ -13,8 +13,8 @@ from dataclasses import replace
 
 from stepwell.authoring.drawing.picture import Edge, Picture, event_id, picture, step_id
 from stepwell.authoring.drawing.run import RunView
-from stepwell.authoring.machine.words import is_hidden, step_said
 from stepwell.authoring.pipeline.handlers import FAILED, GO, START
+from stepwell.authoring.words import is_hidden, step_said
 from stepwell.kernel.definition import Definition
 
 

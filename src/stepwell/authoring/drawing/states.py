@@ -18,10 +18,9 @@ from typing import Any, cast
 from stepwell.authoring.drawing.picture import Edge, EdgeKind, Node, Picture, step_id
 from stepwell.authoring.drawing.run import OUTSIDE, RunView
 from stepwell.authoring.drawing.words import badges, details_of
-from stepwell.authoring.machine.body import END, FIRE, ON_FAIL, PLAN, START
 from stepwell.authoring.machine.define import Machine
 from stepwell.authoring.machine.subflows import find_subflow
-from stepwell.authoring.machine.words import FAIL, SAID_FAIL
+from stepwell.authoring.words import END, FAIL, FIRE, ON_FAIL, PLAN, SAID_FAIL, START
 from stepwell.kernel.decide import CHILD, FAILURE
 from stepwell.kernel.definition import Definition, StepDef
 from stepwell.kernel.journal import (

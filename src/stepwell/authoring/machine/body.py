@@ -14,33 +14,10 @@ from pydantic import BaseModel
 from stepwell.authoring.machine.context import current_context, dump, load, merged
 from stepwell.authoring.machine.define import Machine, StepInfo
 from stepwell.authoring.program import Program, StepAttempt
+from stepwell.authoring.words import GO, MOVED, PLAN, START
 from stepwell.errors import StoreError, WorkflowRuntimeError
 from stepwell.kernel.outcomes import Message, Outcome
 from stepwell.values import Json
-
-END = "(complete)"
-"""The hidden step behind a wait of the last step."""
-
-ON_FAIL = "(on fail)"
-"""The hidden step that runs `@on_fail`."""
-
-PLAN = "(plan)"
-"""The hidden step that waits for the time at which the run is to begin."""
-
-FIRE = "(fire)"
-"""The hidden step that plans the next run of a schedule and begins this one."""
-
-START = "(start)"
-"""The tag of the message that a run begins with."""
-
-GO = "(go)"
-"""The tag of the messages between steps: empty, or with the name of the step that waited."""
-
-MOVED = "(moved)"
-"""The tag of the word that a planned run's time, or its event, has changed."""
-
-RESULT = "(result)"
-"""The tag of the message that a run completes with."""
 
 
 class MachineAttempt(StepAttempt, Protocol):

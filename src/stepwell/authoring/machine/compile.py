@@ -23,13 +23,6 @@ from typing import Any, Protocol, cast
 from stepwell.authoring.events.serializers import JsonSerializer
 from stepwell.authoring.machine import returns
 from stepwell.authoring.machine.body import (
-    END,
-    FIRE,
-    GO,
-    ON_FAIL,
-    PLAN,
-    RESULT,
-    START,
     Begun,
     BrokenRule,
     HiddenStep,
@@ -41,8 +34,8 @@ from stepwell.authoring.machine.define import Machine, StepInfo, find_machine
 from stepwell.authoring.machine.plan import FireStep, Planner, PlanStep
 from stepwell.authoring.machine.scan import lasting
 from stepwell.authoring.machine.status import SubflowResult, WorkflowStatus
-from stepwell.authoring.machine.words import FAIL, SAID_FAIL
 from stepwell.authoring.program import Ending, Handler, Program, StepAttempt, TypeRegistry
+from stepwell.authoring.words import END, FAIL, FIRE, GO, ON_FAIL, PLAN, RESULT, SAID_FAIL, START
 from stepwell.errors import (
     WorkflowNotRegistered,
     WorkflowRuntimeError,

@@ -18,20 +18,11 @@ import math
 from collections.abc import Mapping
 from typing import Any, cast
 
-from stepwell.authoring.machine.body import (
-    FIRE,
-    GO,
-    MOVED,
-    PLAN,
-    RESULT,
-    START,
-    HiddenStep,
-    MachineAttempt,
-    start_message,
-)
+from stepwell.authoring.machine.body import HiddenStep, MachineAttempt, start_message
 from stepwell.authoring.machine.context import dump
 from stepwell.authoring.machine.cron import last_fire, next_fire
 from stepwell.authoring.machine.define import Machine, Schedule
+from stepwell.authoring.words import FIRE, GO, MOVED, PLAN, RESULT, START
 from stepwell.kernel.outcomes import Complete, Goto, Message, Outcome, WaitFor
 from stepwell.values import Json, utc
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, TypeAlias, cast
 
+from stepwell.authoring.words import EVENT
 from stepwell.policy import seconds_of
 
 Target: TypeAlias = "str | Callable[..., object]"
@@ -21,9 +22,6 @@ MAY_RETURN = (
     "complete(...) or fail(...)"
 )
 """What a step may return, in words."""
-
-EVENT = "event:"
-"""What stands before an event's name in the tag of the message that tells of it."""
 
 
 @dataclass(frozen=True, slots=True)

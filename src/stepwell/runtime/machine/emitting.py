@@ -13,12 +13,13 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
-from stepwell.authoring.machine.body import MOVED, start_message
+from stepwell.authoring.machine.body import start_message
 from stepwell.authoring.machine.context import plain
 from stepwell.authoring.machine.decorators import step, workflow
 from stepwell.authoring.machine.define import Machine, machine_of, machines
 from stepwell.authoring.machine.events import WorkflowEvent
-from stepwell.authoring.machine.returns import EVENT, check_name, complete
+from stepwell.authoring.machine.returns import check_name, complete
+from stepwell.authoring.words import EVENT, MOVED
 from stepwell.kernel.outcomes import Message
 from stepwell.runtime.arguments import words
 from stepwell.runtime.attempt import current

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from pydantic import BaseModel
 
 from stepwell import patch
-from stepwell.authoring.machine.body import END, FIRE, GO, MOVED, ON_FAIL, PLAN, START
 from stepwell.authoring.machine.context import load
 from stepwell.authoring.machine.define import find_machine
 from stepwell.authoring.machine.status import WorkflowStatus
 from stepwell.authoring.program import TypeRegistry
+from stepwell.authoring.words import END, FIRE, GO, MOVED, ON_FAIL, PLAN, START
 from stepwell.errors import WorkflowNotRegistered
 from stepwell.kernel.journal import (
     AttemptFailed,

@@ -13,10 +13,10 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
-from stepwell.authoring.machine.body import START
 from stepwell.authoring.machine.context import merged, plain, undeclared
 from stepwell.authoring.machine.define import find_machine
 from stepwell.authoring.machine.returns import check_name
+from stepwell.authoring.words import START
 from stepwell.errors import RunNotFound, WorkflowNotRegistered
 from stepwell.kernel.run import Run
 from stepwell.runtime.arguments import words

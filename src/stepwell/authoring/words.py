@@ -6,9 +6,34 @@ told apart without the code of the workflow, and everything else is shown as it 
 
 from __future__ import annotations
 
-from stepwell.authoring.machine.body import END, FIRE, GO, MOVED, ON_FAIL, PLAN, RESULT, START
-from stepwell.authoring.machine.returns import EVENT
 from stepwell.kernel.decide import CHILD
+
+END = "(complete)"
+"""The hidden step behind a wait of the last step."""
+
+ON_FAIL = "(on fail)"
+"""The hidden step that runs `@on_fail`."""
+
+PLAN = "(plan)"
+"""The hidden step that waits for the time at which the run is to begin."""
+
+FIRE = "(fire)"
+"""The hidden step that plans the next run of a schedule and begins this one."""
+
+START = "(start)"
+"""The tag of the message that a run begins with."""
+
+GO = "(go)"
+"""The tag of the messages between steps: empty, or with the name of the step that waited."""
+
+MOVED = "(moved)"
+"""The tag of the word that a planned run's time, or its event, has changed."""
+
+RESULT = "(result)"
+"""The tag of the message that a run completes with."""
+
+EVENT = "event:"
+"""What stands before an event's name in the tag of the message that tells of it."""
 
 _STEPS = {END: "end", ON_FAIL: "@on_fail", PLAN: "planned", FIRE: "begin"}
 _TAGS = {
@@ -18,7 +43,6 @@ _TAGS = {
     MOVED: "word that its time has changed",
     CHILD: "the end of its child run",
 }
-
 
 FAIL = "(fail)"
 """In what a step says it emits: that it may fail the run. No step is called that."""
