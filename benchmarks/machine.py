@@ -12,6 +12,7 @@ import asyncio
 import gc
 import shutil
 import tempfile
+from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -23,7 +24,7 @@ from pydantic import BaseModel
 from durable import floor_of_commits
 from harness import DATA, Bench, Target
 from memory import as_is, per_second
-from peers.common import Job, database_bytes, perf_counter
+from peers.common import Job, Scenario, database_bytes, perf_counter
 from stepwell import Engine
 from stepwell.machine import complete, goto, sleep, step, wait, workflow
 from stepwell.testing import VirtualClock
@@ -266,102 +267,84 @@ def ms(raw: float, job: Job) -> float:
     return raw * 1e3
 
 
+def bench(
+    name: str,
+    metric: str,
+    unit: str,
+    job: Job,
+    subject: Scenario,
+    unit_of: Callable[[float, Job], float],
+    target: Target | None = None,
+    floor: Scenario | None = None,
+) -> Bench:
+    """A measurement that no peer has a word for."""
+    name = f"machine_{name}"
+    return Bench(name, metric, unit, job, subject, unit_of, floor, target, peers=False)
+
+
+GOTO, RESUME, LATE = Job("goto", 50, 100), Job("resume", 100_000), Job("late", 300)
+AT_ONCE = "goto steps, 100 runs at once"
+OF_MANY = "signal to its step, one of 100,000 waiting runs"
+TIMERS = "lateness of 300 timers 10 ms apart"
+FAST = Target("median", 3000, at_least=True)
+SOON = Target("median", 50)
+
 BENCHES = [
-    Bench(
-        name="machine_goto",
-        metric="goto steps, 100 runs at once, async def",
-        unit="steps/s",
-        job=Job("goto", 50, 100),
-        subject=goto_async,
-        floor=floor_of_commits,
-        unit_of=per_second,
-        target=Target("median", 3000, at_least=True),
-        peers=False,
+    bench(
+        "goto",
+        f"{AT_ONCE}, async def",
+        "steps/s",
+        GOTO,
+        goto_async,
+        per_second,
+        FAST,
+        floor_of_commits,
     ),
-    Bench(
-        name="machine_goto_plain",
-        metric="goto steps, 100 runs at once, plain def in threads",
-        unit="steps/s",
-        job=Job("goto", 50, 100),
-        subject=goto_plain,
-        floor=floor_of_commits,
-        unit_of=per_second,
-        target=Target("median", 3000, at_least=True),
-        peers=False,
+    bench(
+        "goto_plain",
+        f"{AT_ONCE}, plain def in threads",
+        "steps/s",
+        GOTO,
+        goto_plain,
+        per_second,
+        FAST,
+        floor_of_commits,
     ),
-    Bench(
-        name="machine_resume_p50",
-        metric="signal to its step, one of 100,000 waiting runs, median",
-        unit="ms",
-        job=Job("resume", 100_000),
-        subject=resume_median,
-        unit_of=ms,
-        target=Target("median", 50),
-        peers=False,
+    bench("resume_p50", f"{OF_MANY}, median", "ms", RESUME, resume_median, ms, SOON),
+    bench("resume_p99", f"{OF_MANY}, 99 %", "ms", RESUME, resume_p99, ms),
+    bench("late_p50", f"{TIMERS}, median", "ms", LATE, late_median, ms, SOON),
+    bench("late_p99", f"{TIMERS}, 99 %", "ms", LATE, late_p99, ms),
+    bench(
+        "held_memory",
+        "resident memory per run, 100,000 that wait or sleep",
+        "B/run",
+        Job("held", 100_000),
+        held,
+        as_is,
+        Target("median", 50),
     ),
-    Bench(
-        name="machine_resume_p99",
-        metric="signal to its step, one of 100,000 waiting runs, 99 %",
-        unit="ms",
-        job=Job("resume", 100_000),
-        subject=resume_p99,
-        unit_of=ms,
-        peers=False,
+    bench(
+        "start_waiting",
+        "runs started, up to their wait",
+        "runs/s",
+        Job("start", 10_000),
+        started_waiting,
+        per_second,
     ),
-    Bench(
-        name="machine_late_p50",
-        metric="lateness of 300 timers 10 ms apart, median",
-        unit="ms",
-        job=Job("late", 300),
-        subject=late_median,
-        unit_of=ms,
-        target=Target("median", 50),
-        peers=False,
+    bench(
+        "waiting_bytes",
+        "database bytes per waiting run",
+        "B/run",
+        Job("bytes", 10_000),
+        bytes_waiting,
+        as_is,
     ),
-    Bench(
-        name="machine_late_p99",
-        metric="lateness of 300 timers 10 ms apart, 99 %",
-        unit="ms",
-        job=Job("late", 300),
-        subject=late_p99,
-        unit_of=ms,
-        peers=False,
-    ),
-    Bench(
-        name="machine_held_memory",
-        metric="resident memory per run, 100,000 that wait or sleep",
-        unit="B/run",
-        job=Job("held", 100_000),
-        subject=held,
-        unit_of=as_is,
-        target=Target("median", 50),
-        peers=False,
-    ),
-    Bench(
-        name="machine_start_waiting",
-        metric="runs started, up to their wait",
-        unit="runs/s",
-        job=Job("start", 10_000),
-        subject=started_waiting,
-        unit_of=per_second,
-        peers=False,
-    ),
-    Bench(
-        name="machine_waiting_bytes",
-        metric="database bytes per waiting run",
-        unit="B/run",
-        job=Job("bytes", 10_000),
-        subject=bytes_waiting,
-        unit_of=as_is,
-        peers=False,
-    ),
-    Bench(
-        name="machine_sleep_30_days",
-        metric="a run that sleeps 30 days, in virtual time",
-        unit="ms",
-        job=Job("month", 30),
-        subject=month,
-        unit_of=ms,
-        peers=False,
+    bench(
+        "sleep_30_days",
+        "a run that sleeps 30 days, in virtual time",
+        "ms",
+        Job("month", 30),
+        month,
+        ms,
     ),
 ]
