@@ -18,7 +18,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from stepwell.authoring.events.model import Event
@@ -36,8 +36,10 @@ Answer: TypeAlias = "Event | Mapping[str, Any] | str"
 RUN = "crash-point"
 _GONE = 60.0
 """Virtual seconds between a death and the next life."""
-_LEASE = 60.0
-"""Nobody else is there who could take over; so the engine need not say that it is alive."""
+_LEASE = 3 * 3600.0
+"""Three times in this an engine says that it is alive, and lets go of runs that only wait. Nobody
+else is there who could take over, and the next life says whose time is over; so once an hour will
+do, and days of sleep cost little."""
 
 
 @dataclass
@@ -229,8 +231,10 @@ class Play:
         return clock.run(lambda: self._life(clock, store, bodies))
 
     async def _life(self, clock: VirtualClock, store: Store, bodies: Bodies) -> Life:
-        engine = clock.engine(store, [self.workflow, *self.known], hooks=bodies, lease=_LEASE)
         hook = getattr(store, "_hook", None)
+        if not isinstance(hook, Dying):
+            await _end_leases(store, clock.now())
+        engine = clock.engine(store, [self.workflow, *self.known], hooks=bodies, lease=_LEASE)
         lived = asyncio.ensure_future(self._lived(engine))
         if not isinstance(hook, Dying):
             return await lived
@@ -320,3 +324,10 @@ class Play:
                     await engine.answer(run, self.answers[name], question=wait.id)
                     return True
         return False
+
+
+async def _end_leases(store: Store, now: float) -> None:
+    """The engines of earlier lives are dead for so long that their leases are over."""
+    await store.open()
+    for worker in await store.workers():
+        await store.register(replace(worker, until=now))
