@@ -95,6 +95,11 @@ async def _left(store: Store) -> list[str]:
     return faults
 
 
+async def _found(store: Store) -> dict[str, Any]:
+    """What there is to say of the store when all is over."""
+    return {"left": await _left(store), "done": len(await _done(store))}
+
+
 def life(name: str, directory: Path, number: int, kill: tuple[int, str] | None, out: Path) -> None:
     """One life, in this process; its report goes to `out`."""
     path = directory / "runs.db"
@@ -116,8 +121,7 @@ def life(name: str, directory: Path, number: int, kill: tuple[int, str] | None, 
             "runs": seen,
             "committed": committed,
             "writes": last,
-            "left": asyncio.run(_open(path, _left)),
-            "done": len(asyncio.run(_open(path, _done))),
+            **asyncio.run(_open(path, _found)),
         }
         out.write_text(json.dumps(report))
         return
@@ -127,8 +131,7 @@ def life(name: str, directory: Path, number: int, kill: tuple[int, str] | None, 
             "run": _pipeline_life(name, number, store),
             "committed": committed,
             "writes": last,
-            "left": asyncio.run(_open(path, _left)),
-            "done": len(asyncio.run(_open(path, _done))),
+            **asyncio.run(_open(path, _found)),
         }
         out.write_text(json.dumps(report))
         return
@@ -157,8 +160,7 @@ def life(name: str, directory: Path, number: int, kill: tuple[int, str] | None, 
         "again": again,
         "committed": committed,
         "writes": ended_at,
-        "left": asyncio.run(_open(path, _left)),
-        "done": len(asyncio.run(_open(path, _done))),
+        **asyncio.run(_open(path, _found)),
     }
     out.write_text(json.dumps(report))
 
