@@ -314,16 +314,10 @@ def test_settings_that_make_no_sense_are_named_and_not_shown(
 
 def said_by(served: Served, *args: str, code: int = 0) -> str:
     """What a command says that asks the service."""
-    done = subprocess.run(
-        [sys.executable, "-m", "stepwell", *args],
-        env={**os.environ, "STEPWELL_SERVER": served.url, "NO_COLOR": "1", "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=40,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
+    environment = {"STEPWELL_SERVER": served.url, "NO_COLOR": "1", "COLUMNS": "200"}
+    done = CliRunner(env=environment).invoke(cli, args)
+    assert done.exit_code == code, done.stderr
+    assert done.exception is None or isinstance(done.exception, SystemExit)
     return done.stdout if code == 0 else done.stderr
 
 
