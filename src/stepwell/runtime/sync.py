@@ -63,7 +63,7 @@ class LoopThread:
             self._loop = self._thread = None
         if loop is None or thread is None or not thread.is_alive():
             return
-        asyncio.run_coroutine_threadsafe(_wind_up(), loop).result(5.0)
+        asyncio.run_coroutine_threadsafe(wind_up(), loop).result(5.0)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(5.0)
         loop.close()
@@ -78,7 +78,8 @@ async def _guarded(work: Coroutine[Any, Any, T]) -> tuple[T | None, BaseExceptio
         return None, leaving
 
 
-async def _wind_up() -> None:
+async def wind_up() -> None:
+    """Leave nothing behind in a loop that is about to be closed."""
     tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     for task in tasks:
         task.cancel()

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from stepwell.errors import ContextStateError
 from stepwell.runtime.engine import Engine
+from stepwell.runtime.sync import wind_up
 from stepwell.stores.base import Store
 from stepwell.testing.clock import VirtualClock, VirtualLoop, settled
 
@@ -125,7 +126,7 @@ class SynchronousExecutor:
         """Close the loop."""
         loop, self._loop = self._loop, None
         if loop is not None:
-            _alone(loop, _wind_up())
+            _alone(loop, wind_up())
             loop.close()
 
     # --- what a test does with it ----------------------------------------------------------------
@@ -167,13 +168,3 @@ def _alone(loop: VirtualLoop, work: Coroutine[Any, Any, T]) -> T:
         return loop.run_until_complete(all_of_it())
     finally:
         asyncio._set_running_loop(outer)  # pyright: ignore[reportPrivateUsage]
-
-
-async def _wind_up() -> None:
-    tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    loop = asyncio.get_running_loop()
-    await loop.shutdown_asyncgens()
-    await loop.shutdown_default_executor()

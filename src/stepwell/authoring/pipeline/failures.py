@@ -17,9 +17,7 @@ from stepwell.authoring.pipeline.handlers import (
     PipelineAttempt,
     PipelineHandler,
     Place,
-    keep,
     member_of,
-    note,
     place_of,
     record_of,
     shared_name,
@@ -110,13 +108,6 @@ class OwnErrorHandler(PipelineHandler):
         self, owner: PipelineBase, message: Message, attempt: PipelineAttempt
     ) -> Outcome:
         """Call it; then do what the failed step would have led to."""
-        step = cast(Step, self.place.step)
-        began = attempt.now()
-        ctx = self.context(owner, attempt)
-        result = await self.call(step, owner, ctx, attempt)
-        if result is not None:
-            ctx[step.name] = result
-        keep(owner, ctx, attempt)
-        note(owner, attempt, step.name, result, began)
+        await self.do(owner, attempt)
         covered = cast(Step, self.covered.step)
         return self.after_failure(owner, attempt, self.covered, covered.name)

@@ -138,6 +138,17 @@ class PipelineHandler:
         """What the step does."""
         raise NotImplementedError
 
+    async def do(self, owner: PipelineBase, attempt: PipelineAttempt) -> None:
+        """Call the step's function, and keep its result and its changes."""
+        step = cast(Step, self.place.step)
+        began = attempt.now()
+        ctx = self.context(owner, attempt)
+        result = await self.call(step, owner, ctx, attempt)
+        if result is not None:
+            ctx[step.name] = result
+        keep(owner, ctx, attempt)
+        note(owner, attempt, step.name, result, began)
+
     def outcome(self, result: object) -> Outcome:
         """The body gives an outcome already."""
         return cast(Outcome, result)
@@ -253,14 +264,7 @@ class StepHandler(PipelineHandler):
         self, owner: PipelineBase, message: Message, attempt: PipelineAttempt
     ) -> Outcome:
         """Call it, keep its result and its changes, go on."""
-        step = cast(Step, self.place.step)
-        began = attempt.now()
-        ctx = self.context(owner, attempt)
-        result = await self.call(step, owner, ctx, attempt)
-        if result is not None:
-            ctx[step.name] = result
-        keep(owner, ctx, attempt)
-        note(owner, attempt, step.name, result, began)
+        await self.do(owner, attempt)
         return self.go(owner, attempt, self.place.after)
 
 
