@@ -17,8 +17,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse, Response
 
 from stepwell._version import __version__
-from stepwell.authoring.machine.body import MOVED
-from stepwell.authoring.machine.words import wanted
+from stepwell.authoring.words import MOVED, wanted
 from stepwell.errors import StepwellError
 from stepwell.runtime.views import RunInfo, WaitInfo
 from stepwell.server.bodies import word_of
