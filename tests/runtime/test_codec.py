@@ -111,6 +111,31 @@ def test_how_a_child_ended_is_read_as_it_was_written(child: ChildResult) -> None
     assert codec.decode_child(codec.encode_child(child, TYPES).encode(), TYPES) == child
 
 
+big = st.sampled_from(["x" * 40, {"\x00blob": "d"}, ["\x00blob", {"\x00blob": {"a": "y" * 40}}]])
+
+
+@pytest.mark.parametrize("kind", codec.TAGS.values(), ids=lambda kind: kind.__name__)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data(), st.integers(0, 60), big)
+def test_what_is_kept_apart_is_put_back(
+    kind: type[Any], data: st.DataObject, above: int, payload: Any
+) -> None:
+    entries = [data.draw(entries_of(kind)), j.Published((Message("Big", payload),) * 2)]
+    written = f"[{','.join(codec.encode_entry(e, TYPES, AT) for e in entries)}]"
+    row, blobs = codec.encode_row(entries, TYPES, AT, above)
+    assert json.loads(codec.with_blobs(row, blobs)) == json.loads(written)
+    assert {*codec.digests_in(row)} == {*blobs}
+    # Entries are as they were, and can be written again.
+    assert f"[{','.join(codec.encode_entry(e, TYPES, AT) for e in entries)}]" == written
+
+
+def test_a_big_payload_leaves_its_digest() -> None:
+    row, blobs = codec.encode_row([j.Published((Message("A", "x" * 40, "s"),))], TYPES, AT, 40)
+    ((digest, data),) = blobs.items()
+    assert data == b'"' + b"x" * 40 + b'"'
+    assert row == b'[["pub",[["A",{"\\u0000blob":"%b"},"s"]]]]' % digest.encode()
+
+
 # --- the format ----------------------------------------------------------------------------------
 
 

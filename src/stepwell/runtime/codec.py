@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, cast
 
-from stepwell.authoring.program import FREE, TypeRegistry
+from stepwell.authoring.program import TypeRegistry
 from stepwell.errors import StoreCorrupt
 from stepwell.kernel import journal as j
 from stepwell.kernel.decide import CHILD, FAILURE
@@ -405,6 +406,7 @@ _BLOB = "\x00blob"
 key stands, as it is, under the same mark: `{_BLOB: {...}}`."""
 
 _MARK = "\\u0000blob"
+_LITERAL = f'"{_MARK}":{{'.encode()
 
 
 def _unmarked(text: str) -> str:
@@ -421,39 +423,55 @@ def _literally(value: Any) -> Any:
     return value
 
 
-def encode_with_blobs(
-    entries: Sequence[j.Entry], types: TypeRegistry, at: float, above: int
-) -> tuple[list[bytes], dict[str, bytes]]:
-    """`encode`, with every payload of more than `above` bytes kept apart, by its digest."""
+def encode_row(
+    entries: Iterable[j.Entry], types: TypeRegistry, at: float, above: int
+) -> tuple[bytes, dict[str, bytes]]:
+    """`encode`, with the payload of every message that takes more than `above` characters kept
+    apart, by its digest. It is written and hashed once, and never read back: it may be of many
+    megabytes, and the event loop waits."""
+    entries = tuple(entries)
+    texts = [encode_entry(entry, types, at) for entry in entries]
     blobs: dict[str, bytes] = {}
-    rows: list[str] = []
-    for entry in entries:
-        text = encode_entry(entry, types, at)
-        if len(text) > above:
-            text = _quote(_apart(json.loads(text), above, blobs))
-        else:
-            text = _unmarked(text)
-        rows.append(text)
-    return [f"[{','.join(rows)}]".encode()], blobs
-
-
-def _apart(value: Any, above: int, blobs: dict[str, bytes]) -> Any:
-    """`value` with its big parts replaced by their digests, and the rest literally."""
-    if isinstance(value, list):
-        items = cast("list[Any]", value)
-        if (
-            len(items) >= 2
-            and isinstance(items[0], str)
-            and (items[0] == FREE or not isinstance(items[1], str | list))
-        ):
-            # A message: [tag, payload, ...]. (Or the head of an entry, which is never big.)
-            data = _quote(items[1]).encode()
-            if len(data) > above:
+    if sum(map(len, texts)) <= above:
+        return _unmarked(f"[{','.join(texts)}]").encode(), blobs
+    marks: dict[str, str] = {}
+    whole: list[tuple[Message, str]] = []
+    try:
+        for message in (m for entry in entries for m in _messages_of(entry)):
+            text = message.data
+            if text is not None and len(text) > above and text not in marks:
+                data = text.encode()
                 digest = hashlib.sha256(data).hexdigest()
                 blobs[digest] = data
-                return [items[0], {_BLOB: digest}, *_literally(items[2:])]
-        return [_apart(item, above, blobs) for item in items]
-    return _literally(value)
+                # What stands for it must be nothing that a user could have written.
+                stand_in = f'"{uuid.uuid4().hex}"'
+                marks[stand_in] = _mark_of(digest)
+                whole.append((message, text))
+                message.data = stand_in
+        row = f"[{','.join(encode_entry(entry, types, at) for entry in entries)}]"
+    finally:
+        for message, text in whole:
+            message.data = text
+    row = _unmarked(row)
+    for stand_in, mark in marks.items():
+        row = row.replace(stand_in, mark)
+    return row.encode(), blobs
+
+
+def _messages_of(entry: j.Entry) -> Iterable[Message]:
+    """The messages that an entry holds, each once."""
+    for field in fields(entry):
+        value: object = getattr(entry, field.name)
+        for item in cast(
+            "Sequence[object]", value if isinstance(value, tuple | list) else (value,)
+        ):
+            if isinstance(item, Message):
+                yield item
+
+
+def _mark_of(digest: str) -> str:
+    """What stands in a row for what is kept apart."""
+    return f'{{"{_MARK}":"{digest}"}}'
 
 
 def has_marks(data: bytes) -> bool:
@@ -485,6 +503,10 @@ def digests_in(data: bytes) -> list[str]:
 
 def with_blobs(data: bytes, blobs: Mapping[str, bytes]) -> bytes:
     """A journal row as it was before what is in `blobs` was kept apart."""
+    if _LITERAL not in data:
+        for digest, blob in blobs.items():
+            data = data.replace(_mark_of(digest).encode(), blob)
+        return data
 
     def put(value: Any) -> Any:
         if isinstance(value, dict):

@@ -32,7 +32,7 @@ from stepwell.kernel.journal import (
     WorkBegun,
 )
 from stepwell.kernel.outcomes import ChildResult, Message
-from stepwell.kernel.run import Run, pending
+from stepwell.kernel.run import Run, next_due_away
 from stepwell.runtime import codec
 from stepwell.runtime.broadcast import broadcast
 from stepwell.runtime.saved import snapshot
@@ -253,10 +253,11 @@ class RunLedger:
         types = active.types
         at = self._at
         status = run.status
-        rows: list[bytes] = [codec.encode(entries, types, at)] if entries else []
+        rows: list[bytes] = []
         blobs: dict[str, bytes] = {}
-        if rows and len(rows[0]) > BLOB_ABOVE:
-            rows, blobs = codec.encode_with_blobs(entries, types, at, BLOB_ABOVE)
+        if entries:
+            row, blobs = codec.encode_row(entries, types, at, BLOB_ABOVE)
+            rows = [row]
         children: list[NewRun] = []
         messages: list[NewMessage] = []
         for entry in entries:
@@ -264,7 +265,7 @@ class RunLedger:
         if status is RunStatus.RUNNING or status is RunStatus.QUEUED:
             due: float | None = 0.0
         else:
-            due = pending(run).due
+            due = next_due_away(run)
         detail = None if status is RunStatus.RUNNING else codec.dump_json(run_detail(run))
         if self.let_go:  # no longer
             detail = detail or b"{}"
