@@ -64,6 +64,7 @@ from stepwell.kernel.state import (
     enqueue,
     leave,
     next_due,
+    next_due_away,
     pending,
     set_timer,
 )
@@ -103,6 +104,7 @@ __all__ = [
     "finish",
     "fold",
     "next_due",
+    "next_due_away",
     "pending",
 ]
 

@@ -222,6 +222,19 @@ def next_due(run: Run) -> float | None:
     return None
 
 
+def next_due_away(run: Run) -> float | None:
+    """When a run that nobody holds has to be taken up: as `next_due`, but the limit on the time
+    that it may be alive does not run out meanwhile."""
+    due = next_due(run)
+    timers = run.timers
+    if due is None or timers is None or timers[0][2] != "run":
+        return due
+    limit = heappop(timers)
+    due = next_due(run)
+    heappush(timers, limit)
+    return due
+
+
 def due_timer(run: Run, at: float) -> tuple[float, int, str, int | str] | None:
     """The first live timer that is due at `at`, or None."""
     due = next_due(run)

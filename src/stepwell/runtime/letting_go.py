@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from stepwell.errors import LeaseLost, StoreError
 from stepwell.kernel.journal import RunParked
-from stepwell.kernel.run import RUNNING, pending
+from stepwell.kernel.run import RUNNING, next_due_away
 from stepwell.runtime import codec
 from stepwell.runtime.turn import ActiveRun
 from stepwell.runtime.views import in_short, let_go_detail
@@ -86,7 +86,7 @@ class LettingGo:
             fence=ledger.fence,
             at=self._worker.clock.now(),
             status=status,
-            due=pending(active.run).due if status is RunStatus.WAITING else 0.0,
+            due=next_due_away(active.run) if status is RunStatus.WAITING else 0.0,
             worker=self._worker.id,
             release=True,
             detail=codec.dump_json(let_go_detail(active.run)),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, cast
 
 from stepwell.authoring.words import step_said
 from stepwell.kernel.outcomes import Message
-from stepwell.kernel.run import Run, pending
+from stepwell.kernel.run import Run
 from stepwell.stores.base import MessageRow, RunRow
 from stepwell.values import Json, RunStatus, iso
 
@@ -155,7 +156,7 @@ def run_detail(run: Run) -> Json:
                 "step": run.failed_step,
             },
         }
-    return {"waits": [_wait_json(w) for w in waits_of(run)[:SHOWN]]}
+    return {"waits": [_wait_json(w) for w in waits_of(run, SHOWN)]}
 
 
 def in_short(error: BaseException) -> str:
@@ -179,10 +180,11 @@ def _let_go(detail: bytes) -> bool:
     return isinstance(found, dict) and cast("dict[str, Any]", found).get("let_go") is True
 
 
-def waits_of(run: Run) -> list[WaitInfo]:
-    """All that `run` waits for."""
+def waits_of(run: Run, most: int | None = None) -> list[WaitInfo]:
+    """All that `run` waits for, or the first of it."""
     found: list[WaitInfo] = []
-    for wait in pending(run).waits:
+    waits = (run.waits or {}).values() if run.ended is None else ()
+    for wait in islice(waits, most):
         work = run.work.get(wait.work)
         question = None if wait.question is None else _fields(wait.question.payload)
         step = waiting_step(wait.message) if work is None else work.step
