@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,8 @@ class RedisServer:
     def remove(self) -> None:
         """End it and remove its files."""
         self.kill()
-        shutil.rmtree(self.directory)
+        while self.directory.exists():  # a child of the server may be writing there to its end
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def url(self, prefix: str) -> str:
         """The URL of a store with keys of its own."""
@@ -113,25 +115,54 @@ def redis() -> Iterator[RedisServer]:
     server.remove()
 
 
+@pytest.fixture
+def redis_url_for(redis: RedisServer) -> Callable[[object], str]:
+    """The URL of an empty store for a place, which may be anything: in one test, the same one for
+    the same place."""
+    known: dict[object, str] = {}
+
+    def url_for(place: object) -> str:
+        if place not in known:
+            known[place] = redis.url(f"p{next(_places)}")
+        return known[place]
+
+    return url_for
+
+
+_places = itertools.count()
+
+
 class Proxy:
     """Stands between a store and a server, in the test's own event loop, and loses what a test
     wants lost.
 
     `lose = "answer"`: the next thing the server says is thrown away and the connection is cut: what
     was asked for has been done. `lose = "request"`: the next thing that is asked never arrives.
+    `said`: what is answered instead of the next answer.
     """
 
     def __init__(self, server: RedisServer) -> None:
-        self._behind = str(server.socket)
+        self._behind: str | None = str(server.socket)
         self.directory = Path(tempfile.mkdtemp(prefix="stepwell-proxy-", dir="/tmp"))
         self.lose: str | None = None
         self.lost = 0
+        self.has_lost = asyncio.Event()
+        self.said: bytes | None = None
         self._server: asyncio.Server | None = None
         self._pairs: set[asyncio.Task[None]] = set()
 
     def url(self, prefix: str) -> str:
         """The URL of a store behind the proxy."""
         return f"redis:///0?socket={self.directory}/s&prefix={prefix}"
+
+    def turn_to(self, server: RedisServer | None) -> None:
+        """Connections that are made from now on are to this server, or refused."""
+        self._behind = None if server is None else str(server.socket)
+
+    def cut(self) -> None:
+        """Break all connections."""
+        for pair in self._pairs:
+            pair.cancel()
 
     async def __aenter__(self) -> Proxy:
         self._server = await asyncio.start_unix_server(self._serve, f"{self.directory}/s")
@@ -150,6 +181,9 @@ class Proxy:
         assert task is not None
         self._pairs.add(task)
         task.add_done_callback(self._pairs.discard)
+        if self._behind is None:
+            writer.close()
+            return
         back_reader, back_writer = await asyncio.open_unix_connection(self._behind)
         pumps = [
             asyncio.create_task(self._pump(reader, back_writer, "request")),
@@ -171,6 +205,9 @@ class Proxy:
             if self.lose == what:
                 self.lose = None
                 self.lost += 1
+                self.has_lost.set()
                 return
+            if what == "answer" and self.said is not None:
+                data, self.said = self.said, None
             target.write(data)
             await target.drain()

@@ -8,14 +8,17 @@ raw leaves the store: `translate` has an answer for every error that a connectio
 from __future__ import annotations
 
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
+    ClusterDownError,
     NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 from redis.exceptions import (
     ConnectionError as RedisConnectionError,
@@ -41,6 +44,9 @@ _BY_CLASS: tuple[tuple[type[Exception], type[StoreError]], ...] = (
     (ReadOnlyError, StoreReadOnly),
     (NoPermissionError, StoreReadOnly),
     (BusyLoadingError, StoreUnavailable),
+    (ClusterDownError, StoreUnavailable),
+    (AskError, StoreUnavailable),
+    (TryAgainError, StoreUnavailable),
     (AuthenticationError, StoreUnavailable),
     (RedisConnectionError, StoreUnavailable),
     (RedisTimeoutError, StoreUnavailable),
@@ -80,11 +86,27 @@ _HINTS: dict[type[StoreError], str] = {
     StoreCorrupt: "Give the store a prefix of its own (?prefix=name), or restore from a backup.",
     StoreError: "This is not about the server's health; please report it with the text above.",
 }
+_ELSEWHERE = "Name the node of the cluster that holds the slot, or a proxy before the cluster."
+_HINTS_BY_CLASS: tuple[tuple[type[Exception], str], ...] = (
+    (AskError, _ELSEWHERE),
+    (
+        ClusterDownError,
+        "The slot of the store's keys is served by no node; see CLUSTER INFO.",
+    ),
+)
 _HINTS_BY_WORD: dict[str, str] = {
     "NOAUTH": "Give a password: redis://user:password@host.",
     "WRONGPASS": "Check the user and the password.",
-    "MOVED": "Name the node of the cluster that holds the slot, or a proxy before the cluster.",
+    "MOVED": _ELSEWHERE,
     "BUSY": "See SLOWLOG GET; SCRIPT KILL ends a script that has written nothing.",
+}
+_HINTS_BY_TEXT = {
+    "unknown command": "The server must allow EVALSHA, SCRIPT LOAD, PUBLISH and SUBSCRIBE. If it is"
+    " a Sentinel: name the primary that it watches; Sentinels are not asked.",
+    "CERTIFICATE_VERIFY_FAILED": "Name the authority that signed the server's certificate"
+    " (?ssl_ca_certs=ca.pem), and the host as the certificate does.",
+    "WRONG_VERSION_NUMBER": "The server does not speak TLS there: redis:// instead of rediss://, or"
+    " another port.",
 }
 # What may be over a moment later, with nothing kept of what was refused.
 _PASSING = (StoreUnavailable, StoreReadOnly, StoreLocked)
@@ -105,7 +127,9 @@ def translate(error: BaseException, url: str) -> StoreError:
     if "No space left" in str(error):
         kind = StoreFull
     text = " ".join(str(error).split()) or type(error).__name__
-    hint = _HINTS_BY_WORD.get(word) or _HINTS.get(kind)
+    hint = next((hint for cls, hint in _HINTS_BY_CLASS if isinstance(error, cls)), None)
+    hint = hint or next((hint for part, hint in _HINTS_BY_TEXT.items() if part in text), None)
+    hint = hint or _HINTS_BY_WORD.get(word) or _HINTS.get(kind)
     return kind(f"{_WORDS[kind].format(url=url)}: {text}", hint=hint)
 
 

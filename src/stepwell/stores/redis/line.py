@@ -23,7 +23,14 @@ from redis.exceptions import ResponseError
 
 from stepwell.errors import StoreError, StoreUnavailable
 from stepwell.stores.redis.errors import BROKEN, translate
-from stepwell.stores.redis.place import OLDEST, WAITAOF_SINCE, Place, Survival, survival
+from stepwell.stores.redis.place import (
+    OLDEST,
+    SETTINGS,
+    WAITAOF_SINCE,
+    Place,
+    Survival,
+    survival,
+)
 from stepwell.stores.redis.scripts import SCRIPTS
 
 Command: TypeAlias = Sequence[str | bytes]
@@ -61,8 +68,7 @@ class Line:
     async def connect(self) -> None:
         """Connect and make the scripts known. Raises `StoreError`."""
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                await self._connection.connect()
+            await self._reach()
             loads = [("SCRIPT", "LOAD", script.text) for script in SCRIPTS.values()]
             for reply in await self.call(*loads):
                 if isinstance(reply, ResponseError):
@@ -73,6 +79,15 @@ class Line:
         except BaseException:
             await self.close()
             raise
+
+    async def _reach(self) -> None:
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await self._connection.connect()
+        except TimeoutError as error:
+            # A server that speaks no TLS waits for the end of what it takes for a command.
+            tls = "no TLS there, or nothing at all" if self._place.tls else "nothing"
+            raise TimeoutError(f"the server said {tls} for {CONNECT_SECONDS:g} s") from error
 
     async def close(self) -> None:
         """Disconnect, without waiting for the server."""
@@ -113,11 +128,8 @@ class Line:
         """What the server's settings make of a write. Raises `StoreError` for a server too old."""
         try:
             info, *settings = await self.call(
-                ("INFO",),
-                *(
-                    ("CONFIG", "GET", name)
-                    for name in ("appendonly", "appendfsync", "maxmemory-policy")
-                ),
+                ("INFO", "server", "persistence"),
+                *(("CONFIG", "GET", name) for name in SETTINGS),
             )
         except BROKEN as error:
             raise translate(error, self._place.url) from error

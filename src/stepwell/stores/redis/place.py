@@ -15,6 +15,8 @@ PREFIX = "stepwell"
 OLDEST = (7, 0)
 """The server's version that is needed: scripts of earlier ones are repeated by replicas."""
 WAITAOF_SINCE = (7, 2)
+SETTINGS = ("appendonly", "appendfsync", "no-appendfsync-on-rewrite", "maxmemory-policy")
+"""The server's settings that say what a write survives."""
 
 _PREFIX = re.compile(r"[^{}\s]{1,64}")
 _TLS_OPTIONS = (
@@ -134,6 +136,13 @@ class Survival:
     durability: str
     text: str
 
+    def is_less_than(self, other: Survival) -> bool:
+        """Whether the other one's word promises more."""
+        return _WORDS.index(self.durability) < _WORDS.index(other.durability)
+
+
+_WORDS = ("none", "process", "power")
+
 
 def survival(config: Mapping[str, str], aof_enabled: bool | None, waitaof: bool) -> Survival:
     """What writes survive.
@@ -156,11 +165,17 @@ def survival(config: Mapping[str, str], aof_enabled: bool | None, waitaof: bool)
     if waitaof:
         return Survival("power", "append-only file, waited for after each group of writes")
     fsync = config.get("appendfsync")
+    if fsync == "always" and config.get("no-appendfsync-on-rewrite") == "yes":
+        return Survival(
+            "process", "append-only file, not synced while it is rewritten: a power cut takes that"
+        )
     if fsync == "always":
         return Survival("power", "append-only file, synced before each answer")
     if fsync == "everysec":
         return Survival(
-            "process", "append-only file, synced each second: a power cut takes a second or two"
+            "process",
+            "append-only file, synced each second: a power cut takes a second or two, and so may a"
+            " crash of the server while its disk is busy",
         )
     if fsync == "no":
         return Survival(

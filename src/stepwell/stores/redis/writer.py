@@ -51,6 +51,8 @@ _REMEMBERED_SECONDS = 30 * 86400.0
 """After which a caller that never said goodbye is forgotten; those alive say so once a day."""
 _ALIVE_SECONDS = 86400.0
 _SYNC_MILLISECONDS = 2000
+_SURVEY_SECONDS = 30.0
+"""Between two looks at the server's settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class Writer:
         self._closing = asyncio.Event()
         self._wakeup = asyncio.Event()
         self._announced = 0.0
+        self._surveyed = 0.0
         self._owed = False
         self._told = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -284,25 +287,41 @@ class Writer:
     async def _connected(self) -> Line:
         """The writing connection, made anew if need be. Raises `StoreError`."""
         if self._line is not None:
-            if time.time() > self._announced + _ALIVE_SECONDS:
-                await self._announce(self._line)
-            return self._line
-        line = Line(self._place)
-        await line.connect()
-        try:
-            survival = await line.survey()
+            try:
+                await self._look_after(self._line)
+            except StoreError as error:  # which a new connection says again, if it still holds
+                logger.debug("%s: connecting anew: %s", self._place.url, error)
+                await self._hang_up()
+        if self._line is None:
+            line = Line(self._place)
+            await line.connect()
+            try:
+                await self._survey(line)
+                await self._announce(line)
+            except BaseException:
+                await line.close()
+                raise
+            self._line = line
+        return self._line
+
+    async def _look_after(self, line: Line) -> None:
+        if time.monotonic() > self._surveyed + _SURVEY_SECONDS:
+            await self._survey(line)
+        if time.time() > self._announced + _ALIVE_SECONDS:
             await self._announce(line)
-        except BaseException:
-            await line.close()
-            raise
+
+    async def _survey(self, line: Line) -> None:
+        """Ask what the server's settings make of a write; they may change while it runs."""
+        survival = await line.survey()
         if survival != self.survival:
-            level = logging.INFO if survival.durability != "none" else logging.WARNING
+            loud = survival.durability == "none" or survival.is_less_than(self.survival)
             logger.log(
-                level, "%s survives: %s (%s)", self._place.url, survival.durability, survival.text
+                logging.WARNING if loud else logging.INFO,
+                "%s survives: %s (%s)",
+                *(self._place.url, survival.durability, survival.text),
             )
         self.survival = survival
-        self._line = line
-        return line
+        self._surveyed = time.monotonic()
 
     async def _announce(self, line: Line) -> None:
         now = time.time()
