@@ -87,8 +87,8 @@ class RedisStore(WritingVerbs):
 
     @property
     def durability(self) -> str:
-        """What the server's settings make of a commit, as of half a minute ago at most: "power" with
-        `appendfsync always` (or `waitaof=1`), "process" with another append-only file, "none"
+        """What the server's settings make of a commit, half a minute ago at the earliest: "power"
+        with `appendfsync always` (or `waitaof=1`), "process" with another append-only file, "none"
         without one, and before the store was opened."""
         return (self._survival if self._writer is None else self._writer.survival).durability
 
