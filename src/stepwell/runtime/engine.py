@@ -164,11 +164,7 @@ class Engine:
         try:
             await self._worker.start()
         except BaseException:
-            # It may have claimed runs, and begun steps of theirs.
-            try:
-                await self._worker.stop(0.0)
-            finally:
-                await self._store.close()
+            await self._end(0.0)  # it may have claimed runs, and begun steps of theirs
             raise
 
     def _say_where(self) -> None:
@@ -194,6 +190,10 @@ class Engine:
         await asyncio.wait({starting})
         if _has_failed(starting):
             return  # whoever asked for it was told, and the store is closed
+        await self._end(grace)
+
+    async def _end(self, grace: float) -> None:
+        """Let go of everything."""
         try:
             await self._worker.stop(grace)
             for _, owner in self._worker.programs.values():
@@ -339,7 +339,8 @@ class Engine:
             UnserializableValue, ValueTooLarge: the start event can't be kept; names the field.
             InvalidArgument: `workflow` is none, or is another one of a name that the engine has;
                 an id, key or correlation is empty, too long (512) or has control characters.
-            StoreError: the store refused, and went on doing so.
+            StoreError: the store refused for a lease, or said nothing for two. Whether the run is
+                kept may not be known then; a start that is repeated with its key begins nothing twice.
         """
         await self.start_up()
         program, owner = self._resolve(workflow)

@@ -78,6 +78,11 @@ class HookedEngine(Engine):
             await asyncio.get_running_loop().create_future()
         await super().start_up()
 
+    async def _end(self, grace: float) -> None:
+        """The dead let go of nothing."""
+        if not self._abandoned:
+            await super()._end(grace)
+
     async def stop(self, grace: float = 2.0) -> None:
         """See `Engine.stop`. One that was abandoned stops nothing."""
         if not self._abandoned:
