@@ -56,7 +56,13 @@ TAGS: dict[str, type[j.Entry]] = {
 }
 """The short tag of every kind of entry."""
 
-_quote = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_write = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_in_quotes = json.encoder.encode_basestring
+
+
+def _quote(value: object) -> str:
+    """Plain JSON as text. A text, which most of it is, goes the short way."""
+    return _in_quotes(value) if isinstance(value, str) else _write(value)
 
 
 def encode(entries: Iterable[j.Entry], types: TypeRegistry, at: float) -> bytes:
@@ -67,16 +73,17 @@ def encode(entries: Iterable[j.Entry], types: TypeRegistry, at: float) -> bytes:
 def encode_entry(entry: j.Entry, types: TypeRegistry, at: float) -> str:
     """One entry as JSON text."""
     tag, columns = _COLUMNS[type(entry)]
-    parts = [tag]
-    last = 0
-    for name, default, write in columns:
+    parts: list[str] = []
+    for name, default, write in reversed(columns):
         value = getattr(entry, name)
-        if value != default or default is MISSING:
-            last = len(parts)
+        if not parts and default is not MISSING and value == default:
+            continue  # trailing fields that have their default are left out
         parts.append(
             "null" if value is None or (name == "at" and value == at) else write(value, types)
         )
-    return f"[{','.join(parts[: last + 1])}]"
+    parts.append(tag)
+    parts.reverse()
+    return f"[{','.join(parts)}]"
 
 
 def decode(data: bytes | str, types: TypeRegistry, at: float) -> list[j.Entry]:

@@ -152,7 +152,8 @@ class Engine:
             raise RuntimeError(
                 "this engine was started in another event loop; make one engine for each loop"
             )
-        await asyncio.shield(self._starting)
+        if not self._starting.done():
+            await asyncio.shield(self._starting)
 
     async def _started(self) -> Worker:
         await self.start_up()
@@ -453,6 +454,10 @@ class Engine:
     async def journal(self, run_id: str, after: int = 0) -> list[tuple[int, float, list[Json]]]:
         """The run's journal as JSON: (row, time, entries). Needs no code of the workflow."""
         return await looking.journal(await self._started(), run_id, after)
+
+    async def inspect(self, run_id: str) -> tuple[RunInfo, list[tuple[int, float, list[Json]]]]:
+        """`get` and `journal` at once, by one look at the store."""
+        return await looking.inspect(await self._started(), run_id)
 
     async def entries(self, run_id: str) -> list[Entry]:
         """The run's journal as entries. Without the workflow's code payloads stay plain data."""

@@ -90,6 +90,23 @@ async def journal(worker: Worker, run_id: str, after: int) -> list[tuple[int, fl
     return found
 
 
+async def inspect(
+    worker: Worker, run_id: str
+) -> tuple[RunInfo, list[tuple[int, float, list[Json]]]]:
+    """See `Engine.inspect`."""
+    loaded = await worker.store.load(run_id)
+    if loaded is None:
+        raise RunNotFound(run_id)
+    row = loaded.row
+    info = run_info(row, json.loads(row.detail) if row.detail else {}, loaded.messages)
+    if loaded.snapshot is not None:
+        return info, await journal(worker, run_id, 0)
+    return info, [
+        (each.seq, each.at, json.loads(await whole_row(worker.store, each.data)))
+        for each in loaded.rows
+    ]
+
+
 async def waits(worker: Worker, run_id: str) -> list[WaitInfo]:
     """See `Engine.waits`."""
     if (await row_of(worker, run_id)).status.terminal:

@@ -16,18 +16,20 @@ class News:
     def __init__(self) -> None:
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
 
-    async def of(self, run: str) -> None:
-        """Return when there may be something new of a run."""
+    def of(self, run: str) -> asyncio.Future[None]:
+        """Done when there may be something new of a run, from this moment on. Who listens no more
+        cancels it."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(run, []).append(future)
-        try:
-            await future
-        finally:
-            waiting = self._waiting.get(run)
-            if waiting is not None and future in waiting:
-                waiting.remove(future)
-                if not waiting:
-                    del self._waiting[run]
+        future.add_done_callback(lambda done: self._drop(run, done) if done.cancelled() else None)
+        return future
+
+    def _drop(self, run: str, future: asyncio.Future[None]) -> None:
+        waiting = self._waiting.get(run)
+        if waiting is not None and future in waiting:
+            waiting.remove(future)
+            if not waiting:
+                del self._waiting[run]
 
     def tell(self, run: str) -> None:
         """There may be something new of a run."""

@@ -106,11 +106,19 @@ class StoredRun:
                     self._ending = _ending_of(entry)
         return True
 
+    def _is_here(self) -> bool:
+        """Whether this process has the run: it hears of its end, and the store knows no more."""
+        ledger = self.worker.runs.get(self.run_id)
+        return ledger is not None and not ledger.lost and ledger.active is self.active
+
     async def ended(self) -> None:
         await self.started()
         while self.ending is None:
             self.worker.check_serving(self.run_id)
-            news = asyncio.ensure_future(self.worker.news.of(self.run_id))
+            if self._is_here():
+                await self.worker.news.of(self.run_id)
+                continue
+            news = self.worker.news.of(self.run_id)
             try:
                 if await self.look():
                     return
@@ -188,7 +196,7 @@ async def read_stream(
     types = program.types
     while True:
         worker.check_serving(run_id)
-        news = asyncio.ensure_future(worker.news.of(run_id))
+        news = worker.news.of(run_id)
         try:
             rows = await worker.store.read(run_id, seq)
             for row in rows:

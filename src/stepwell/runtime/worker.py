@@ -338,10 +338,12 @@ class Worker:
             for e in entries
         ):
             self.news.tell(ledger.run_id)
-        if any(isinstance(e, RunEnded) for e in entries):
-            if ledger.parent is not None:
-                self.inbox.nudge(ledger.parent)
-            self._wake.set()
+        for entry in entries:
+            if isinstance(entry, RunEnded):
+                if ledger.parent is not None:
+                    self.inbox.nudge(ledger.parent)
+                if entry.cancel:
+                    self._wake.set()  # its children have to be told
 
     def dropped(self, ledger: RunLedger) -> None:
         """The run is not ours any more."""

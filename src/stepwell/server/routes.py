@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from pydantic_core import to_json
+from starlette.responses import Response, StreamingResponse
 
 from stepwell.authoring.document_run import NAME
 from stepwell.errors import RunNotFound
@@ -41,6 +42,16 @@ MEDIA_TYPES = {
     "svg": "image/svg+xml",
     "html": "text/html; charset=utf-8",
 }
+
+
+class Answer(Response):
+    """An answer in JSON."""
+
+    media_type = "application/json"
+
+    def render(self, content: object) -> bytes:
+        """The body."""
+        return to_json(content, inf_nan_mode="strings")
 
 
 def body_of(name: str, required: bool = True) -> dict[str, Any]:
@@ -98,9 +109,9 @@ async def started(request: Request, handler: Any, again: bool, wait: float | Non
         ended = await service.wait(handler, wait)
         patience_of(request).renew()
         if ended:
-            return JSONResponse(await service.run(run_id, links), 200, headers)
+            return Answer(await service.run(run_id, links), 200, headers)
     info = await service.engine.get(run_id)
-    return JSONResponse(
+    return Answer(
         {"workflow_id": run_id, "status": info.status.value, "links": links}, 202, headers
     )
 
@@ -125,7 +136,7 @@ async def start(request: Request, wait: Wait = None, idempotency_key: Key = None
 async def show(request: Request, workflow_id: str) -> Response:
     """A run: its status, its steps and tasks with attempts, times, results and errors."""
     run_id = known_id(workflow_id)
-    return JSONResponse(await service_of(request).run(run_id, links_of(request, run_id)))
+    return Answer(await service_of(request).run(run_id, links_of(request, run_id)))
 
 
 @router.get("/api/workflows", response_model=shapes.RunPage, tags=["runs"])
@@ -166,7 +177,7 @@ async def listing(
         waiting=word_of(waiting, "waiting"),
     )
     rows = [summary(info, links_of(request, info.id)) for info in infos]
-    return JSONResponse({"workflows": rows, "next": cursor})
+    return Answer({"workflows": rows, "next": cursor})
 
 
 async def runs_of(
@@ -270,7 +281,7 @@ async def journal(
     rows = await service_of(request).journal(known_id(workflow_id), after)
     shown = [{"row": seq, "at": at, "entries": entries} for seq, at, entries in rows]
     last = rows[-1][0] if len(rows) >= JOURNAL_PAGE else None
-    return JSONResponse({"rows": shown, "next": last})
+    return Answer({"rows": shown, "next": last})
 
 
 @router.get("/api/counts", response_model=shapes.Counts, tags=["runs"])
@@ -281,7 +292,7 @@ async def counts(request: Request) -> Response:
         {"definition": name, "status": status.value, "runs": n}
         for (name, status), n in sorted(found.items())
     ]
-    return JSONResponse({"counts": rows})
+    return Answer({"counts": rows})
 
 
 @router.get(

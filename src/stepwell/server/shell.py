@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Collection
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stepwell.server.metrics import Metrics
@@ -32,6 +32,10 @@ _PAGES = ("/", "/docs")
 _LOOKING = ("GET", "HEAD")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _METHODS = frozenset({*_SAFE, "POST", "PUT", "PATCH", "DELETE"})
+
+
+_NO_STORE = (b"cache-control", b"no-store")
+_NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 
 
 class Shell:
@@ -77,10 +81,10 @@ class Shell:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 patience.lift()
-                headers = MutableHeaders(scope=message)
-                headers["Stepwell-Durability"] = self._durability()
-                headers.setdefault("Cache-Control", "no-store")
-                headers["X-Content-Type-Options"] = "nosniff"
+                headers = [*message["headers"], self._promise(), _NO_SNIFFING]
+                if all(name != b"cache-control" for name, _ in headers):
+                    headers.append(_NO_STORE)
+                message["headers"] = headers
             await send(message)
 
         try:
@@ -106,6 +110,9 @@ class Shell:
             route = getattr(scope.get("route"), "path", "(none)")
             method = scope["method"] if scope["method"] in _METHODS else "OTHER"
             self._metrics.request(method, route, status, time.monotonic() - began)
+
+    def _promise(self) -> tuple[bytes, bytes]:
+        return b"stepwell-durability", self._durability().encode("latin-1")
 
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from stepwell.errors import RunAlreadyExists, WorkflowRuntimeError
 from stepwell.server import shapes
 from stepwell.server.bodies import object_of, read_object, text_of, word_of
 from stepwell.server.problems import Problem
-from stepwell.server.routes import Key, body_of, event_name, known_id, links_of, service_of
+from stepwell.server.routes import Answer, Key, body_of, event_name, known_id, links_of, service_of
 
 router = APIRouter()
 
@@ -45,7 +45,7 @@ async def _now(request: Request, run_id: str) -> Response:
     info = await service_of(request).engine.get(run_id)
     links = links_of(request, run_id)
     shown = {"workflow_id": run_id, "status": info.status.value, "links": links}
-    return JSONResponse(shown, 202, {"Location": links["self"]})
+    return Answer(shown, 202, {"Location": links["self"]})
 
 
 @router.post(
@@ -74,7 +74,7 @@ async def signal(
         question=word_of(question, "question"),
         dedupe=word_of(idempotency_key, "Idempotency-Key"),
     )
-    return JSONResponse({"workflow_id": run_id, "accepted": accepted}, 202)
+    return Answer({"workflow_id": run_id, "accepted": accepted}, 202)
 
 
 @router.post(
@@ -98,7 +98,7 @@ async def broadcast(
         workflow=word_of(definition, "definition"),
         correlation=word_of(correlation, "correlation"),
     )
-    return JSONResponse({"received": received}, 202)
+    return Answer({"received": received}, 202)
 
 
 @router.post(
@@ -121,7 +121,7 @@ async def answer(request: Request, workflow_id: str) -> Response:
     await service.engine.answer(
         run_id, given, question=word_of(text_of(fields, "question"), "question")
     )
-    return JSONResponse({"workflow_id": run_id, "accepted": True}, 202)
+    return Answer({"workflow_id": run_id, "accepted": True}, 202)
 
 
 @router.post(
