@@ -160,7 +160,7 @@ async def test_who_starts_a_run_is_answered_although_the_store_says_nothing(
 async def test_an_engine_stops_although_the_store_says_nothing(
     flow: Waits, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(letting_go, "_PATIENCE", 0.05)
+    monkeypatch.setattr(letting_go, "PATIENCE", 0.05)
     silent = Silent("unregister", "send")
     engine = Engine(hooked(MemoryStore(), silent), [flow])
     handler = await engine.start(flow, n=7)

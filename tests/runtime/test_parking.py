@@ -144,3 +144,18 @@ async def test_who_does_not_wait_for_it_leaves_nothing_half_done(
             while (row := await store.get("r")) is not None and row.status is RunStatus.PARKED:
                 await store.changed(0.05)
         await given_back(store)
+
+
+async def test_claims_may_be_given_up_by_several_at_once(store: MemoryStore) -> None:
+    at, on = At("commit"), asyncio.Event()
+    at.after = on.wait  # type: ignore[assignment]
+    async with Engine(hooked(store, at), worker=False) as engine:
+        worker = engine._worker
+        row = await store.claim_one(worker.id, "r", 0.0)
+        assert row is not None
+        worker.letting_go.untouched(row)
+        several = [asyncio.ensure_future(worker.letting_go.settle()) for _ in range(3)]
+        await asyncio.sleep(0)
+        on.set()
+        await asyncio.gather(*several)
+        await given_back(store)

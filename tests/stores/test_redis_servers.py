@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 from tests.servers.redis import Proxy, RedisServer, begin, redis
 
-from stepwell import Engine
+from stepwell import Engine, StartEvent, StopEvent, Workflow, step
 from stepwell.errors import LeaseLost, StoreError, StoreUnavailable
+from stepwell.runtime import engine as engines
+from stepwell.runtime import letting_go
 from stepwell.stores.conformance import PATIENCE, claimed, journal, new, turn, worker
 from stepwell.stores.conformance import begin as begin_run
 from stepwell.stores.redis import RedisStore, line, writer
@@ -313,3 +315,55 @@ async def test_reads_and_new_writes_fail_while_the_server_is_away(
             assert await first == "a"
             assert await store.get("b") is None
         await store.close()
+
+
+class Only(Workflow):
+    @step
+    async def only(self, ev: StartEvent) -> StopEvent:
+        return StopEvent(result=ev.n)
+
+
+async def test_a_start_whose_server_vanishes_is_answered_and_an_engine_can_stop(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "_UNSURE", 0.05)
+    monkeypatch.setattr(letting_go, "PATIENCE", 0.05)
+    going = False
+
+    def vanish(when: str, _group: int) -> None:
+        if going and when == "before":
+            proxy.turn_to(None)
+            proxy.cut()
+
+    flow = Only(timeout=None)
+    async with Proxy(redis) as proxy:
+        for back in (True, False):
+            store = RedisStore(proxy.url("vanish"), on_write=vanish)
+            engine = Engine(store, [flow], lease=0.3, poll=0.02)
+            await engine.start_up()
+            going = True
+            key = f"back: {back}"
+            async with asyncio.timeout(PATIENCE):
+                with pytest.raises(StoreUnavailable):
+                    await engine.start(flow, n=7, key=key)
+                going = False
+                if back:
+                    proxy.turn_to(redis)
+                    assert await result_of(engine, flow, key) == 7
+                await engine.stop(grace=0.0)
+            proxy.turn_to(redis)
+        # What nobody could wait for is kept, or it is not; it is never there twice.
+        async with Engine(RedisStore(proxy.url("vanish")), [flow]) as engine:
+            for key in ("back: True", "back: False"):
+                async with asyncio.timeout(PATIENCE):
+                    assert await result_of(engine, flow, key) == 7
+            assert list((await engine.counts()).values()) == [2]
+
+
+async def result_of(engine: Engine, flow: Only, key: str) -> int:
+    """Start it again with its key, until the store is well."""
+    while True:
+        try:
+            return await (await engine.start(flow, n=7, key=key))
+        except StoreUnavailable:
+            await asyncio.sleep(0.01)

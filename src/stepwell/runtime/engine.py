@@ -23,7 +23,7 @@ from stepwell.authoring.program import Program
 from stepwell.errors import StoreUnavailable
 from stepwell.kernel.journal import Entry
 from stepwell.kernel.outcomes import Message
-from stepwell.runtime import looking, parking, speaking
+from stepwell.runtime import letting_go, looking, parking, speaking
 from stepwell.runtime.arguments import instance_of, whole, words
 from stepwell.runtime.beginning import begin
 from stepwell.runtime.broadcast import broadcast
@@ -181,7 +181,8 @@ class Engine:
         of all runs (others, or the next start, go on with them), close the store."""
         if self._beginnings:
             # What was started is kept before the engine goes, whether or not anyone asks for it.
-            _, late = await asyncio.wait(tuple(self._beginnings), timeout=grace + 5.0)
+            patience = grace + letting_go.PATIENCE
+            _, late = await asyncio.wait(tuple(self._beginnings), timeout=patience)
             for task in late:
                 logger.error("the engine stops, and a run that was just started is not kept")
                 task.cancel()
@@ -340,8 +341,8 @@ class Engine:
             UnserializableValue, ValueTooLarge: the start event can't be kept; names the field.
             InvalidArgument: `workflow` is none, or is another one of a name that the engine has;
                 an id, key or correlation is empty, too long (512) or has control characters.
-            StoreError: the store refused for a lease, or said nothing for two. Whether the run is
-                kept may not be known then; a start that is repeated with its key begins nothing twice.
+            StoreError: the store refused for a lease, or said nothing for two. Then it is not known
+                whether the run is kept; a start that is repeated with its key begins nothing twice.
         """
         await self.start_up()
         program, owner = self._resolve(workflow)

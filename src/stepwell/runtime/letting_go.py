@@ -33,7 +33,7 @@ T = TypeVar("T")
 _STUBBORN = 5.0
 """Seconds that a cancelled body is waited for."""
 
-_PATIENCE = 5.0
+PATIENCE = 5.0
 """Seconds that a store is waited for by a worker that stops."""
 
 
@@ -217,7 +217,7 @@ class LettingGo:
         if active is not None:
             await _stop_bodies(active)
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(PATIENCE):
                 await ledger.settled()
         except (TimeoutError, asyncio.CancelledError):
             logger.warning("run %s: its last commit was not finished", ledger.run_id)
@@ -231,7 +231,7 @@ class LettingGo:
         if not any(work.phase == RUNNING or work.partial for work in active.run.work.values()):
             return  # it is let go of with all others
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(PATIENCE):
                 await self._worker.store.commit(self._released(ledger, active))
         except (StoreError, LeaseLost, TimeoutError) as error:
             logger.warning("run %s was not let go of in an orderly way: %s", ledger.run_id, error)
@@ -240,12 +240,12 @@ class LettingGo:
 async def _in_time(work: Coroutine[Any, Any, None], otherwise: str) -> None:
     """Do `work`, unless the store refuses it or takes too long: then say what that means."""
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(PATIENCE):
             await work
     except StoreError as error:
         logger.warning("%s: %s", otherwise, error)
     except TimeoutError:
-        logger.warning("%s: the store did not answer within %s s", otherwise, _PATIENCE)
+        logger.warning("%s: the store did not answer within %s s", otherwise, PATIENCE)
 
 
 async def _stop_bodies(active: ActiveRun) -> None:
