@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import AsyncGenerator, Callable
+import socket
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from typing import Any
 
 import httpx
@@ -12,6 +14,9 @@ import pytest
 
 import stepwell
 from stepwell import Engine
+from stepwell.runtime.engine import Startable
+from stepwell.server.serving import listen_on, serve
+from stepwell.server.settings import load
 from stepwell.tasks import BUILT_IN, TaskRegistry
 
 SAMPLE: dict[str, Any] = {
@@ -109,3 +114,92 @@ async def events_of(
         if "data" in fields:
             found.append((fields["id"], fields["event"], json.loads(fields["data"])))
     return found
+
+
+# --- on sockets ----------------------------------------------------------------------------------
+
+
+class Line:
+    """A connection to the service, by hand."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    def say(self, text: str | bytes) -> None:
+        self.writer.write(text.encode() if isinstance(text, str) else text)
+
+    async def answer(self) -> tuple[int, dict[str, str], bytes]:
+        """All that comes until the service hangs up."""
+        data = b""
+        with contextlib.suppress(ConnectionError):
+            while part := await self.reader.read(65536):
+                data += part
+        head, _, body = data.partition(b"\r\n\r\n")
+        first, *rest = head.decode().split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in rest)
+        return int(first.split()[1]) if first else 0, headers, body
+
+
+class Site:
+    """A service on a socket."""
+
+    def __init__(self, app: Any, port: int) -> None:
+        self.app = app
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self.lines: list[Line] = []
+
+    async def line(self, buffer: int | None = None) -> Line:
+        sock = socket.socket()
+        if buffer is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
+        limit = buffer or 2**16
+        self.lines.append(Line(*await asyncio.open_connection(sock=sock, limit=limit)))
+        return self.lines[-1]
+
+    async def running(self) -> str:
+        """A run that goes on."""
+        slow = {"execution_type": "sequential", "tasks": [{"name": "hold"}]}
+        async with httpx.AsyncClient(base_url=self.url) as client:
+            answer = await client.post("/api/workflow", json={"name": "slow", "steps": [slow]})
+        return answer.json()["workflow_id"]
+
+
+Begin = Callable[..., Awaitable[Site]]
+
+
+@pytest.fixture
+async def site(tasks: TaskRegistry) -> AsyncGenerator[Begin]:
+    @tasks.task("hold")
+    async def hold() -> None:
+        await asyncio.Event().wait()
+
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def begin(
+            patience: float = 0.5, workflows: Iterable[Startable | type] = (), **more: Any
+        ) -> Site:
+            engine = Engine("memory://", workflows)
+            await engine.start_up()
+            settings = load({"port": 0, "patience": patience, "drain_seconds": 1})
+            app = stepwell.asgi(engine, tasks=tasks, patience=patience, **more)
+            listening = listen_on(settings)
+            stop = asyncio.Event()
+            serving = asyncio.create_task(serve(settings, app, listening, stop))
+
+            async def end() -> None:
+                stop.set()
+                await serving
+                listening.close()
+                await engine.stop(0.0)
+                for line in made.lines:
+                    line.writer.close()
+
+            stack.push_async_callback(end)
+            made = Site(app, listening.getsockname()[1])
+            return made
+
+        yield begin

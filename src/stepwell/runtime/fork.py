@@ -106,8 +106,8 @@ def _cut(
     found: tuple[int, int] | None = None
     for number, (_, entries) in enumerate(rows):
         for place, entry in enumerate(entries):
-            if isinstance(entry, WorkAdded) and (step is None or entry.step == step):
-                found = (number, place)
+            if isinstance(entry, WorkAdded) and (step is None or _is(entry.step, step)):
+                found = (number, _with_siblings(entries, place))
                 if step is None:
                     break
         if found is not None and step is None:
@@ -121,6 +121,25 @@ def _cut(
     number, place = found
     at, entries = rows[number]
     return [(t, list(es)) for t, es in rows[:number]] + [(at, list(entries[: place + 1]))]
+
+
+def _is(step: str, named: str) -> bool:
+    """Whether a step is called so; a member of a group is called by its own name, too."""
+    return step == named or step.endswith(f" ({named})")
+
+
+def _with_siblings(entries: Sequence[Entry], place: int) -> int:
+    """The place of the last piece of work that was added together with this one, as members of one
+    stream: without them what gathers the stream would wait for ever."""
+    first = entries[place]
+    stream = first.stream if isinstance(first, WorkAdded) else 0
+    if not stream:
+        return place
+    for later in range(place + 1, len(entries)):
+        entry = entries[later]
+        if isinstance(entry, WorkAdded) and entry.stream == stream:
+            place = later
+    return place
 
 
 def _replace(past: Batches, types: TypeRegistry, input: Mapping[str, Json]) -> None:

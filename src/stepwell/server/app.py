@@ -23,6 +23,7 @@ from stepwell.runtime.engine import Engine
 from stepwell.runtime.telemetry import listen
 from stepwell.server import console, shapes, speaking
 from stepwell.server.bodies import read_object, word_of
+from stepwell.server.inputs import input_schema, machine_of
 from stepwell.server.metrics import CONTENT_TYPE
 from stepwell.server.page import page_of
 from stepwell.server.paths import name_in, part_of
@@ -37,7 +38,7 @@ from stepwell.server.routes import (
     service_of,
     started,
 )
-from stepwell.server.service import Limits, Service, input_schema
+from stepwell.server.service import Limits, Service
 from stepwell.server.shell import Shell
 
 _FAULTS = {
@@ -227,7 +228,9 @@ async def definition_graph(request: Request, name: str, format: Graph = "mermaid
     known, name = service_of(request).definitions(), name_in(name)
     if name not in known:
         raise WorkflowNotRegistered(name, sorted(known))
-    return Response(draw(known[name].definition, format), media_type=MEDIA_TYPES[format])
+    program = known[name]
+    text = draw(program.definition, format, machine=machine_of(program))
+    return Response(text, media_type=MEDIA_TYPES[format])
 
 
 async def healthz(request: Request) -> Response:

@@ -14,8 +14,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from pydantic import BaseModel
-
 from stepwell.authoring.document import WorkflowDocument, parse
 from stepwell.authoring.document_run import NAME, Documents
 from stepwell.authoring.drawing import draw
@@ -31,6 +29,7 @@ from stepwell.runtime.handler import WorkflowHandler
 from stepwell.runtime.history import batches_of
 from stepwell.runtime.views import RunInfo
 from stepwell.server.feed import Feeds
+from stepwell.server.inputs import check, machine_of, refusal
 from stepwell.server.keys import Keys, check_same, fingerprint_of, found, id_for
 from stepwell.server.metrics import Metrics
 from stepwell.server.problems import RETRY_AFTER, Problem
@@ -183,6 +182,9 @@ class Service:
         if name not in self.engine.workflows or name == NAME:
             raise WorkflowNotRegistered(name, sorted(self.definitions()))
 
+        program = self.engine.workflows[name]
+        check(name, program, fields)
+
         async def begin(run_id: str) -> WorkflowHandler[Any]:
             try:
                 return await self.engine.start(
@@ -190,10 +192,11 @@ class Service:
                 )
             except RunAlreadyExists:
                 raise
-            except (WorkflowRuntimeError, ValueError, TypeError) as error:
-                raise Problem(
-                    422, "bad_input", f"{name} can't be started with this: {_why(error)}"
-                ) from error
+            except Exception as error:
+                problem = refusal(name, program, fields, error)
+                if problem is None:
+                    raise
+                raise problem from error
 
         return await self._start(name, key, [fields, priority], begin)
 
@@ -258,7 +261,8 @@ class Service:
             definition = definition_seen(info.workflow, [entries for _, entries in batches])
         else:
             definition = program.definition
-        return draw(definition, format, run=run_view(definition, batches))
+        machine = None if program is None else machine_of(program)
+        return draw(definition, format, run=run_view(definition, batches), machine=machine)
 
     # --- speaking --------------------------------------------------------------------------------
 
@@ -305,20 +309,3 @@ def _tasks_in(given: Mapping[str, Any]) -> int:
     rows = [cast("dict[str, Any]", s) for s in cast("list[Any]", steps) if isinstance(s, dict)]
     found = [row.get("tasks") for row in rows]
     return sum(len(cast("list[Any]", tasks)) for tasks in found if isinstance(tasks, list))
-
-
-def _why(error: Exception) -> str:
-    cause = error if error.__cause__ is None else error.__cause__
-    lines = str(cause).splitlines() or [type(cause).__name__]
-    return "\n".join(line for line in lines if "https://errors.pydantic.dev/" not in line)
-
-
-def input_schema(program: Program) -> dict[str, Any] | None:
-    """The JSON Schema of what a workflow starts with, if it says so."""
-    for kind in (program.types.classes.get(program.definition.start), program.state_type):
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            try:
-                return kind.model_json_schema()
-            except Exception:  # noqa: S112 - a user's type that has no schema
-                continue
-    return None

@@ -224,7 +224,7 @@ class DefinitionShown(Shape):
     name: str
     version: str
     steps: list[str]
-    input_schema: dict[str, Any] | None
+    input_schema: dict[str, Any] = Field(description="JSON Schema of what it is started with.")
     links: dict[str, str]
 
 
