@@ -20,6 +20,7 @@ from psycopg.errors import lookup
 from tests.servers.postgres import PostgresServer, Proxy, postgres
 from tests.servers.postgres import begin as begin_server
 
+from stepwell import Engine, StartEvent, StopEvent, Workflow, step
 from stepwell.errors import (
     LeaseLost,
     StoreCorrupt,
@@ -29,7 +30,7 @@ from stepwell.errors import (
     StoreReadOnly,
     StoreUnavailable,
 )
-from stepwell.stores.base import RunFilter, Snapshot
+from stepwell.stores.base import Commit, RunFilter, Snapshot
 from stepwell.stores.conformance import (
     PATIENCE,
     begin,
@@ -209,6 +210,43 @@ async def test_who_waits_for_an_answer_waits_for_the_server_and_others_are_told(
         assert await committing == "a"
     assert await journal(behind, "a") == [(1, b"1"), (2, b"2")]
     assert await behind.get("b") is None
+
+
+class Greet(Workflow):
+    @step
+    async def greet(self, ev: StartEvent) -> StopEvent:
+        return StopEvent(result="hello")
+
+
+async def test_a_start_that_is_never_answered_ends_in_time_and_is_not_repeated(
+    proxy: Proxy, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = Greet(timeout=None)
+    store = PostgresStore(proxy.url(schema))
+    commit = store.commit
+
+    async def commit_and_hear_nothing(turn: Commit) -> str:
+        await told(store)
+        proxy.refusing = True
+        proxy.lose = "answer"
+        return await commit(turn)
+
+    async with Engine(store, [flow], lease=0.5, poll=1000.0) as engine, asyncio.timeout(PATIENCE):
+        assert await flow.run(engine=engine) == "hello"
+        (name,) = engine.workflows
+        monkeypatch.setattr(store, "commit", commit_and_hear_nothing)
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable, match=r"not said within 1 s whether run"):
+            await engine.start(flow, key="k")
+        assert 0.9 < time.monotonic() - began < PATIENCE / 2
+        monkeypatch.undo()
+        proxy.refusing = False
+        while (found := await store.find(name, "k")) is None:
+            await asyncio.sleep(0.01)
+        again = await engine.start(flow, key="k")
+        assert again.run_id == found
+        assert await again == "hello"
+        assert len((await engine.list())[0]) == 2
 
 
 async def test_closing_gives_up_what_can_not_be_learned(proxy: Proxy, schema: str) -> None:

@@ -50,8 +50,30 @@ async def begin(
 
     Raises:
         RunAlreadyExists: there is a run with this id.
-        StoreError: the run could not be kept.
+        StoreError: the run could not be kept, or the store did not say so for two leases.
     """
+    seconds = 2 * stored.worker.lease  # after one, a store that does answer is given up
+    patience = asyncio.timeout(seconds)
+    try:
+        async with patience:
+            await _begin(stored, owner, new, messages, store, ctx, patience)
+    except TimeoutError as error:
+        raise StoreUnavailable(
+            f"the store has not said within {seconds:g} s whether run {new.id} was kept",
+            hint="If it was, it goes on by itself. Start runs with a key: a start that is repeated"
+            " begins nothing twice.",
+        ) from error
+
+
+async def _begin(
+    stored: StoredRun,
+    owner: object,
+    new: NewRun,
+    messages: Sequence[Message],
+    store: InMemoryStateStore[Any] | None,
+    ctx: Context[Any] | None,
+    patience: asyncio.Timeout,
+) -> None:
     worker, program = stored.worker, stored.program
     for message in messages:
         message.data = message.data or program.types.dumps(message.payload, where=message.tag)
@@ -84,15 +106,15 @@ async def begin(
         store.observer = None
     for message in messages[1:]:
         active.feed(Arrived(now, message))
-    await _kept(stored, ledger)
+    await _kept(stored, ledger, patience)
 
 
-async def _kept(stored: StoredRun, ledger: RunLedger) -> None:
+async def _kept(stored: StoredRun, ledger: RunLedger, patience: asyncio.Timeout) -> None:
     """Return when the run is kept, or its start has turned out to repeat another."""
     try:
         await ledger.settled_or_lost()
     except asyncio.CancelledError:
-        if ledger.create is None:
+        if ledger.create is None or patience.expired():
             raise
         raise StoreUnavailable(f"the engine stopped before run {ledger.run_id} was kept") from None
     if ledger.refused is not None:
