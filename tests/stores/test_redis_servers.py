@@ -19,9 +19,10 @@ from stepwell import Engine, StartEvent, StopEvent, Workflow, step
 from stepwell.errors import LeaseLost, StoreError, StoreUnavailable
 from stepwell.runtime import engine as engines
 from stepwell.runtime import letting_go
-from stepwell.stores.conformance import PATIENCE, claimed, journal, new, turn, worker
+from stepwell.stores.conformance import PATIENCE, claimed, journal, message, new, turn, worker
 from stepwell.stores.conformance import begin as begin_run
 from stepwell.stores.redis import RedisStore, line, writer
+from stepwell.stores.redis import store as stores
 
 __all__ = ["redis"]
 
@@ -314,6 +315,34 @@ async def test_reads_and_new_writes_fail_while_the_server_is_away(
             proxy.turn_to(redis)
             assert await first == "a"
             assert await store.get("b") is None
+        await store.close()
+
+
+async def test_who_writes_is_told_when_nobody_knows_what_became_of_it(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But turns and claims wait: they are not to be done twice, or to be forgotten."""
+    monkeypatch.setattr(stores, "_PATIENCE", 0.05)
+    async with Proxy(redis) as proxy:
+        store = RedisStore(proxy.url("unknown"))
+        await store.open()
+        await store.create(new("b"))
+        await begin_run(store, "a", b"1")
+        proxy.turn_to(None)
+        proxy.lose = "answer"
+        commit = asyncio.ensure_future(store.commit(turn("a", b"2")))
+        claim = asyncio.ensure_future(store.claim("w2", ["wf"], 100.0, 1))
+        verbs = (store.send([message("a")]), store.create(new("c")), store.delete(["b"]))
+        lost = (store.register(worker("w", 1.0)), store.unregister("w"))
+        for said in await asyncio.gather(*verbs, *lost, return_exceptions=True):
+            assert isinstance(said, StoreUnavailable)
+            assert "did not say within 0.05 s whether it kept a" in said.message
+        proxy.turn_to(redis)
+        async with asyncio.timeout(PATIENCE):
+            assert await commit == "a"
+            assert len(await claim) == 1
+        assert await journal(store, "a") == [(1, b"1"), (2, b"2")]
+        assert len(await store.messages("a")) == 1
         await store.close()
 
 

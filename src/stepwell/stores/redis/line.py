@@ -8,7 +8,7 @@ that are still under way would be taken for those of the next call.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 from redis.asyncio.connection import (
@@ -36,6 +36,7 @@ from stepwell.stores.redis.scripts import SCRIPTS
 Command: TypeAlias = Sequence[str | bytes]
 Reply: TypeAlias = "bytes | int | list[Reply] | ResponseError | None"
 
+_PART = 256 * 1024
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 10.0
 """After which a server that says nothing counts as lost."""
@@ -101,8 +102,8 @@ class Line:
         whole = False
         try:
             async with asyncio.timeout(seconds):
-                packed = self._connection.pack_commands(commands)
-                await self._connection.send_packed_command(packed, check_health=False)
+                for part in _parts(self._connection.pack_commands(commands)):
+                    await self._connection.send_packed_command(part, check_health=False)
                 replies = [await self._reply() for _ in commands]
             whole = True
             return replies
@@ -151,6 +152,26 @@ class Line:
                 f"{self._place.url} is Redis {shown}, which has no WAITAOF",
                 hint="Use Redis 7.2 or later, or appendfsync always without waitaof=1.",
             )
+
+
+def _parts(packed: Sequence[bytes]) -> Iterator[list[bytes]]:
+    """What is to be sent, in parts that the event loop copies without being missed: it copies what
+    it is given twice, and a value may be of many megabytes."""
+    small: list[bytes] = []
+    size = 0
+    for each in packed:
+        small.append(each)
+        size += len(each)
+        if size <= _PART:
+            continue
+        *others, last = small
+        if others:
+            yield others
+        for start in range(0, len(last), _PART):
+            yield [last[start : start + _PART]]
+        small, size = [], 0
+    if small:
+        yield small
 
 
 def _info(reply: Reply) -> Mapping[str, str]:
