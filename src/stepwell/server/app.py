@@ -21,7 +21,7 @@ from stepwell.authoring.tasks import TaskRegistry
 from stepwell.errors import StoreError, StoreUnavailable, WorkflowNotRegistered
 from stepwell.runtime.engine import Engine
 from stepwell.runtime.telemetry import listen
-from stepwell.server import console, shapes, speaking
+from stepwell.server import console, examples, shapes, speaking
 from stepwell.server.bodies import read_object, word_of
 from stepwell.server.inputs import input_schema, machine_of
 from stepwell.server.metrics import CONTENT_TYPE
@@ -105,6 +105,7 @@ def asgi(
         lifespan=_living,
         # Bodies are read by `bodies`; there is no default shape of an error but the problem.
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.stepwell = service
     app.state.stop_listening = listen(service.hear)
@@ -319,6 +320,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
                 if path == "/readyz" and status == "503":
                     continue
                 operation["responses"][status] = {"$ref": f"#/components/responses/{status}"}
+    examples.put_into(made)
     ready = made["paths"]["/readyz"]["get"]["responses"]
     ready["503"] = {**ready["200"], "description": "The store can't be reached."}
     app.openapi_schema = made

@@ -54,11 +54,27 @@ def _operation(path: str, method: str, operation: Mapping[str, Any]) -> Html:
     body: list[Html] = []
     if "requestBody" in operation:
         schema = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
-        body = [el("p", "Body: JSON, ", el("code", schema.rpartition("/")[2]), ".")]
+        example = operation["requestBody"]["content"]["application/json"].get("example")
+        body = [
+            el("p", "Body: JSON, ", el("code", schema.rpartition("/")[2]), "; such as"),
+            el("pre", json.dumps(example, indent=2)),
+        ]
     return el(
         "details",
         el("summary", el("span", method, class_="m"), " ", el("code", path)),
         el("p", operation.get("description", "")),
         el("ul", *parameters),
         *body,
+        *_answer(operation),
     )
+
+
+def _answer(operation: Mapping[str, Any]) -> list[Html]:
+    """What is answered, by example."""
+    for status, response in operation["responses"].items():
+        for content in response.get("content", {}).values():
+            if "example" in content:
+                example = content["example"]
+                text = example if isinstance(example, str) else json.dumps(example, indent=2)
+                return [el("p", f"Answer: {status}, such as"), el("pre", text)]
+    return []
