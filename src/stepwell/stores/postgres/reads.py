@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
+from io import BytesIO
 from typing import Any, LiteralString, cast
 
 from stepwell.errors import StoreCorrupt
@@ -146,13 +147,13 @@ def blob(db: Connection, digest: str, url: str) -> bytes:
     found = ask(db, "find_blob", digest)
     if not found:
         raise StoreCorrupt(f"the payload {digest} is not in {url}")
-    pieces: list[bytes] = []
+    whole = BytesIO()  # gives what was written into it without copying it once more
     for start in range(1, found[0][0] + 1, _PIECE):
         piece = ask(db, "get_blob", start, _PIECE, digest)
         if not piece:
             raise StoreCorrupt(f"the payload {digest} was deleted from {url} while it was read")
-        pieces.append(piece[0][0])
-    return b"".join(pieces)
+        whole.write(piece[0][0])
+    return whole.getvalue()
 
 
 def expired(db: Connection, ended_before: float, limit: int) -> list[str]:

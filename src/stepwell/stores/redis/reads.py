@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from io import BytesIO
 from typing import Any, cast
 
 from redis.exceptions import ResponseError
@@ -157,11 +158,11 @@ class Reads:
         # In pieces: the event loop copies what comes, and a payload may be of many megabytes.
         key = self._key("blob", digest)
         size = cast(int, await self._ask("STRLEN", key))
-        pieces = [
-            await self._ask("GETRANGE", key, str(start), str(start + _PIECE - 1))
-            for start in range(0, size, _PIECE)
-        ]
-        found = b"".join(cast(list[bytes], pieces))
+        whole = BytesIO()  # gives what was written into it without copying it once more
+        for start in range(0, size, _PIECE):
+            piece = await self._ask("GETRANGE", key, str(start), str(start + _PIECE - 1))
+            whole.write(cast(bytes, piece))
+        found = whole.getvalue()
         if len(found) != size or not (size or await self._ask("EXISTS", key)):
             raise StoreCorrupt(f"the payload {digest} is not in {self._place.url}")
         return found
