@@ -6,6 +6,7 @@ import json
 import math
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from io import BytesIO
 from typing import TypeVar
 
 from stepwell.errors import StoreCorrupt
@@ -40,9 +41,10 @@ _LIST_BY_CORRELATION = SQL["list_by_correlation"]
 _LIST_BY_WAITING = SQL["list_by_waiting"]
 _COUNTS = SQL["counts"]
 _ALL_WORKERS = SQL["all_workers"]
-_GET_BLOB = SQL["get_blob"]
+_FIND_BLOB = SQL["find_blob"]
 _EXPIRED = SQL["expired"]
 
+_PIECE = 512 * 1024
 _ALL = -1  # SQLite: a negative LIMIT is none
 
 
@@ -164,11 +166,23 @@ def counts(db: sqlite3.Connection) -> dict[tuple[str, RunStatus], int]:
 
 
 def blob(db: sqlite3.Connection, digest: str, path: str) -> bytes:
-    """See `Store.blob`."""
-    found = db.execute(_GET_BLOB, (digest,)).fetchone()
-    if found is None:
+    """See `Store.blob`. It comes in pieces: a thread that copies megabytes at once holds up all
+    others."""
+    whole = at_one_moment(db, lambda: _blob(db, digest))
+    if whole is None:
         raise StoreCorrupt(f"the payload {digest} is not in {path}")
-    return found[0]
+    return whole
+
+
+def _blob(db: sqlite3.Connection, digest: str) -> bytes | None:
+    found = db.execute(_FIND_BLOB, (digest,)).fetchone()
+    if found is None:
+        return None
+    whole = BytesIO()  # gives what was written into it without copying it once more
+    with db.blobopen("blobs", "data", found[0], readonly=True) as data:
+        while piece := data.read(_PIECE):
+            whole.write(piece)
+    return whole.getvalue()
 
 
 def expired(db: sqlite3.Connection, ended_before: float, limit: int) -> list[str]:

@@ -82,9 +82,9 @@ ORDER BY waits.created DESC, waits.id DESC LIMIT :limit;
 -- How many runs there are of each workflow and status.
 SELECT workflow, status, count(*) FROM runs INDEXED BY runs_status GROUP BY status, workflow;
 
--- name: get_blob
--- A big payload.
-SELECT data FROM blobs WHERE digest = ?;
+-- name: find_blob
+-- The number of a big payload.
+SELECT n FROM blobs WHERE digest = ?;
 
 -- name: expired
 -- Runs that ended before a time, oldest first. `ended` is set for terminal runs only.
