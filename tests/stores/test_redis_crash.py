@@ -81,10 +81,11 @@ class Workers:
         async with Engine(RedisStore(self.url), worker=False) as engine:
             text += [f"{key}: {n}" for key, n in (await engine.counts()).items()]
             text += [str(row) for row in await engine.store.workers()]
-            for run in sorted(self.started - self.done)[:20]:
-                row = await engine.store.get(run)
-                text += [str(row), "there is no such run" if row is None else
-                         (await engine.why(run)).sentence]  # fmt: skip
+            live = [status for status in RunStatus if not status.terminal]
+            for info in (await engine.list(status=live, limit=20))[0]:
+                row = await engine.store.get(info.run_id)
+                text += [str(row), (await engine.why(info.run_id)).sentence]
+            text.append(f"started, and nobody said done: {sorted(self.started - self.done)}")
         return "\n".join(text)
 
     async def kill(self, name: str) -> None:
