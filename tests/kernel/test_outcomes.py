@@ -16,6 +16,7 @@ from stepwell.kernel.journal import (
     Published,
     RunEnded,
     StateEdited,
+    StateKept,
     WaitOpened,
     WorkAdded,
     WorkBegun,
@@ -23,7 +24,7 @@ from stepwell.kernel.journal import (
 )
 from stepwell.kernel.outcomes import Complete, Emit, Goto, Outcome, Sleep, Spawn, WaitFor
 from stepwell.kernel.run import pending
-from stepwell.values import RunStatus
+from stepwell.values import Json, RunStatus
 
 S, T, LATE = StepDef("s", accepts=("Start",)), StepDef("t"), StepDef("late")
 M = message("State", {"n": 1})
@@ -176,6 +177,27 @@ def test_the_first_value_under_a_key_is_kept_for_the_next_start_and_for_a_retry(
     assert play.feed(Noted(100.0, 9, "memo:a", M)) == []
     play.fail("s", retry_after=0.0)
     assert play.work("s").answers == {"memo:a": M}
+
+
+def test_what_others_built_upon_of_an_attempt_is_known_to_the_next() -> None:
+    play = machine()
+    edits: list[Json] = [{"op": "add", "path": "/n", "value": 2}]
+    upon = {1: {"n": 1, "m": 2}, 77: {"n": 1}}  # 77 is done
+    assert play.feed(Edited(100.0, edits, upon)) == [
+        StateEdited(edits),
+        StateKept(1, {"n": 1, "m": 2}),
+    ]
+    assert play.feed(Edited(100.0, [], {1: {"n": 3}})) == [StateKept(1, {"n": 3})]
+    play.fail("s", retry_after=0.0)
+    assert play.work("s").kept == {"n": 3, "m": 2}
+
+
+def test_an_attempt_that_ends_says_upon_whose_writes_it_built() -> None:
+    play = Play(S, StepDef("w", accepts=("A",)), ends=()).start()
+    play.feed(Sent(100.0, 1, [message("A")]))
+    built = Attempted(100.0, play.work("w").id, Emit(), (), {1: {"n": 1}})
+    assert play.feed(built) == [StateKept(1, {"n": 1}), WorkDone(2)]
+    assert play.work("s").kept == {"n": 1}
 
 
 def test_what_an_attempt_has_sent_and_written_is_known_to_the_next() -> None:

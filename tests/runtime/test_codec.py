@@ -275,6 +275,7 @@ EVERYTHING: list[j.Entry] = [
     j.RunResumed(AT, "worker-1", AT + 45),
     j.RunEnded(RunStatus.FAILED, AT, None, ErrorInfo("E", "m"), "s", ("c1",), 2, 0.5),
     j.WaitDropped("c1", 2, AT, AT + 9, ("c1",)),
+    j.StateKept(2, {"count": 1}),
 ]
 
 

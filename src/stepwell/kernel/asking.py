@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import cast
 
+from stepwell.kernel.attempts import state_edited
 from stepwell.kernel.definition import Definition
 from stepwell.kernel.inputs import (
     Arrived,
@@ -27,7 +28,6 @@ from stepwell.kernel.journal import (
     ChildStarted,
     Digested,
     Published,
-    StateEdited,
     Unhandled,
     WaitDropped,
     WaitEnded,
@@ -145,7 +145,7 @@ def wrote(_d: Definition, run: Run, i: Wrote) -> Entries:
 
 def edited(_d: Definition, run: Run, i: Edited) -> Entries:
     """The user's state was changed from outside its steps."""
-    yield StateEdited(i.edits)
+    yield from state_edited(run, i)
 
 
 def child_asked(d: Definition, run: Run, i: ChildAsked) -> Entries:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from stepwell.kernel.definition import Definition, StepDef
 from stepwell.kernel.ending import end_run, fail_attempt
-from stepwell.kernel.inputs import Attempted
+from stepwell.kernel.inputs import Attempted, Edited
 from stepwell.kernel.journal import (
     ChildStarted,
     Entry,
     Joined,
     RunEnded,
     StateEdited,
+    StateKept,
     WaitOpened,
     WorkAdded,
     WorkDone,
@@ -48,8 +49,8 @@ def attempt_ended(d: Definition, run: Run, i: Attempted) -> Entries:
     work = run.work.get(i.work)
     if work is None or work.over:
         return  # It was given up, or taken over, while the attempt went on.
-    if i.edits:
-        yield StateEdited(i.edits)
+    if i.edits or i.upon:
+        yield from state_edited(run, i)
     outcome = i.outcome
     at = i.at
     if isinstance(outcome, Emit):
@@ -91,6 +92,15 @@ def attempt_ended(d: Definition, run: Run, i: Attempted) -> Entries:
     state = run.steps.get(work.step)
     if state is not None and state.queue:
         yield from begin_next(d, run, work.step, at)
+
+
+def state_edited(run: Run, i: Attempted | Edited) -> Entries:
+    """The user's state was changed, and with it what live attempts have written is kept."""
+    if i.edits:
+        yield StateEdited(i.edits)
+    for work, writes in (i.upon or {}).items():
+        if work in run.work:
+            yield StateKept(work, writes)
 
 
 def straight_on(d: Definition, run: Run, work: Work, outcome: Outcome, at: float) -> Entry | None:

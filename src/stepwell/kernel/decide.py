@@ -107,7 +107,7 @@ def decide(definition: Definition, run: Run, input: Input) -> Iterable[Entry]:
     kind = type(input)
     if run.ended is not None or (run.parked is not None and kind not in _WHILE_PARKED):
         return ()
-    if type(input) is Attempted and not input.edits:
+    if type(input) is Attempted and not (input.edits or input.upon):
         work = run.work.get(input.work)
         if work is not None:
             then = straight_on(definition, run, work, input.outcome, input.at)

@@ -20,12 +20,14 @@ class Start:
 
 @dataclass(slots=True)
 class Attempted:
-    """An attempt of `work` ended with this outcome. `edits` are its changes of the run's state."""
+    """An attempt of `work` ended with this outcome. `edits` are its changes of the run's state;
+    `upon` says which writes of other work, that goes on, they contain: so many of each field."""
 
     at: float
     work: int
     outcome: Outcome
     edits: Sequence[Json] = ()
+    upon: Mapping[int, Mapping[str, int]] | None = None
 
 
 @dataclass(slots=True)
@@ -115,10 +117,11 @@ class Wrote:
 
 @dataclass(slots=True)
 class Edited:
-    """The run's state was edited from outside its steps."""
+    """The run's state was edited from outside its steps; `upon` as of `Attempted`."""
 
     at: float
     edits: Sequence[Json]
+    upon: Mapping[int, Mapping[str, int]] | None = None
 
 
 @dataclass(slots=True)

@@ -233,6 +233,15 @@ class StateEdited:
 
 
 @dataclass(slots=True)
+class StateKept:
+    """Others have built upon what a live attempt of `work` wrote, and that is kept with theirs: of
+    each field so many writes. The attempt, when it starts again, does not make them again."""
+
+    work: int
+    writes: Mapping[str, int]
+
+
+@dataclass(slots=True)
 class InboxTaken:
     """A kept message is used by a wait."""
 
@@ -310,6 +319,7 @@ Entry: TypeAlias = (
     | Published
     | Unhandled
     | StateEdited
+    | StateKept
     | InboxTaken
     | ScopeEntered
     | RunEnded

@@ -33,6 +33,7 @@ from stepwell.kernel.journal import (
     RunStarted,
     ScopeEntered,
     StateEdited,
+    StateKept,
     StreamClosed,
     StreamOpened,
     Unhandled,
@@ -390,6 +391,12 @@ def _run_resumed(run: Run, e: RunResumed) -> None:
         run.timer = set_timer(run, e.deadline, "run", 0)
 
 
+def _state_kept(run: Run, e: StateKept) -> None:
+    work = run.work.get(e.work)
+    if work is not None:
+        work.kept = {**(work.kept or {}), **e.writes}
+
+
 def _nothing(run: Run, e: Published | StateEdited) -> None:
     """Facts for readers of the journal; the run owes nothing because of them."""
 
@@ -417,6 +424,7 @@ EVOLVE: dict[type, Callable[[Run, Any], None]] = {
     Published: _nothing,
     Unhandled: _unhandled,
     StateEdited: _nothing,
+    StateKept: _state_kept,
     InboxTaken: _inbox_taken,
     ScopeEntered: _scope_entered,
     RunEnded: _run_ended,

@@ -42,6 +42,7 @@ class Work:
     `over`: no attempt is live; the first or the next one is to come. `partial`: it got one of
     several things it waits for, so its body may be busy although it still waits. `timer` is the
     number of its live timer (0: none). `restarts` counts how often a process died under an attempt.
+    `kept` are its writes to the run's state, of each field so many, that are kept already.
     """
 
     id: int
@@ -62,6 +63,7 @@ class Work:
     waits: dict[str, str] | None = None
     answers: dict[str, object] | None = None
     digests: list[int] | None = None
+    kept: dict[str, int] | None = None
 
 
 @dataclass(slots=True)

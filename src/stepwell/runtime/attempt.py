@@ -61,7 +61,9 @@ class Attempt:
         "replay",
         "step",
         "task",
+        "upon",
         "work",
+        "written",
     )
 
     def __init__(self, active: ActiveRun, work: Work, handler: Handler) -> None:
@@ -78,6 +80,8 @@ class Attempt:
         self.counts: dict[str, int] | None = None
         self.outbox: list[tuple[bool, Message, int]] | None = None
         self.edits: list[StateEdit] | None = None
+        self.written: dict[str, int] | None = None  # how often each field of the state
+        self.upon: dict[int, dict[str, int]] | None = None  # whose writes its edits contain
         self.replay = list(work.digests) if work.digests else None
 
     # --- for the handler -------------------------------------------------------------------------
@@ -106,6 +110,25 @@ class Attempt:
             raise
         self.in_thread = False
         return value
+
+    # --- the run's state -------------------------------------------------------------------------
+
+    def has_written(self, field: str) -> bool:
+        """One more write of a field is about to be made: whether it is kept already, because others
+        have built upon it before this attempt started again."""
+        if self.written is None:
+            self.written = {}
+        number = self.written[field] = self.written.get(field, 0) + 1
+        kept = self.work.kept
+        return kept is not None and number <= kept.get(field, 0)
+
+    def note(self, edit: StateEdit) -> None:
+        """A write was made."""
+        if self.edits is None:
+            self.edits = []
+        self.edits.append(edit)
+        if self.written is not None:
+            edit.owner, edit.numbers = self, {field: self.written[field] for field in edit.after}
 
     # --- for handlers that see to the run's state themselves -------------------------------------
 

@@ -24,6 +24,7 @@ from stepwell.kernel.rest import held_up, returned, stalled
 from stepwell.kernel.run import Work, next_due
 from stepwell.runtime.attempt import Attempt, make_current, rest
 from stepwell.runtime.codec import rough_size
+from stepwell.runtime.state import patch_of
 from stepwell.values import ErrorInfo, Json, derived_id
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def _finished(active: ActiveRun, attempt: Attempt, outcome: Outcome, edits: Sequ
         attempt.flush()
     if active.go_straight_on(attempt, outcome):
         return
-    active.feed(Attempted(active.clock.now(), attempt.id, outcome, edits))
+    active.feed(Attempted(active.clock.now(), attempt.id, outcome, edits, attempt.upon))
     run = active.run
     if not run.work and run.ended is None and stalled(active.definition, run):
         _warn_of_silence(active, attempt, outcome)
@@ -184,7 +185,8 @@ def _edited(active: ActiveRun, attempt: Attempt) -> list[Json]:
             size = rough_size(value, MAX_PAYLOAD)
             if size > MAX_PAYLOAD:
                 raise ValueTooLarge(f"state.{key}", size, MAX_PAYLOAD)
-    return cast("list[Json]", store.patch(attempt.edits, active.program.serializer))
+    patch, attempt.upon = patch_of(active, attempt.edits)
+    return patch
 
 
 def _undo(active: ActiveRun, attempt: Attempt) -> None:

@@ -48,6 +48,7 @@ TAGS: dict[str, type[j.Entry]] = {
     "pub": j.Published,
     "unh": j.Unhandled,
     "set": j.StateEdited,
+    "kept": j.StateKept,
     "inb": j.InboxTaken,
     "scope": j.ScopeEntered,
     "end": j.RunEnded,

@@ -733,3 +733,43 @@ def test_a_store_that_nobody_touches_costs_next_to_nothing():
     assert store._state is None  # pyright: ignore[reportPrivateUsage]
     seconds = min(timeit.repeat(lambda: InMemoryStateStore(state_type=Derived), number=2000))
     assert seconds / 2000 < 10e-6  # ten times what is measured on a slow machine
+
+
+# --- writes that have been made before ------------------------------------------------------------
+
+
+async def test_a_patch_says_which_writes_of_others_it_contains() -> None:
+    store = InMemoryStateStore(DictState(count=0, other=0))
+    edits: list[StateEdit] = []
+    store.observer = edits.append
+    await store.set("count", 1)
+    await store.set("other", 1)
+    await store.set("count", 2)
+    upon: list[tuple[StateEdit, str]] = []
+    assert store.patch(edits[2:], None, upon)
+    assert upon == [(edits[0], "count")]
+    assert [op["path"] for op in edits[0].patch()] == []
+    assert [op["path"] for op in edits[1].patch()] == ["/other"]
+
+
+async def test_a_write_that_was_made_before_is_left_out() -> None:
+    store = InMemoryStateStore(DictState(count=5, other=0))
+    edits: list[StateEdit] = []
+    asked: list[str] = []
+
+    def made(field: str) -> bool:
+        asked.append(field)
+        return field == "count"
+
+    store.observer, store.made = edits.append, made
+    await store.set("count", 1)
+    assert (await store.get("count"), edits) == (5, [])
+    async with store.edit_state() as state:
+        state["count"], state["other"] = 6, 7
+    assert store.values() == {"count": 5, "other": 7}
+    assert [edit.after for edit in edits] == [{"other": 7}]
+    await store.set_state(DictState(count=8, third=9))
+    assert store.values() == {"count": 5, "third": 9}
+    await store.clear()
+    assert store.values() == {"count": 5}
+    assert asked.count("count") == 4

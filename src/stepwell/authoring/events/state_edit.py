@@ -67,9 +67,11 @@ class StateEdit:
     Attributes:
         before: old values by field name.
         after: new values by field name.
+        owner: whoever made it, as the observer says; None: nobody in particular.
+        numbers: which of its owner's writes of each field it is, as the observer says.
     """
 
-    __slots__ = ("__weakref__", "_store", "after", "before")
+    __slots__ = ("__weakref__", "_store", "after", "before", "numbers", "owner")
 
     def __init__(
         self, store: InMemoryStateStore[Any], before: dict[str, object], after: dict[str, object]
@@ -77,6 +79,8 @@ class StateEdit:
         self._store = store
         self.before = before
         self.after = after
+        self.owner: object = None
+        self.numbers: dict[str, int] = {}
 
     def patch(self, serializer: BaseSerializer | None = None) -> list[dict[str, Any]]:
         """Return the JSON patch of this write, and take it as journaled.

@@ -13,7 +13,8 @@ it adds nothing, and undoing an edit that was overwritten keeps the later value.
 
 Whoever sets `observer` is told of every write, and settles each edit in one of two ways:
 `edit.patch(...)` when the attempt succeeded, `store.revert(edit)` when it failed. Without an
-observer nothing is kept.
+observer nothing is kept. Whoever sets `made` is asked before every write of a field whether it has
+been made in an earlier life, and is in what the journal holds: then it is left out.
 
 Reading never waits. A store that nobody touches holds no state, no lock and no history.
 
@@ -73,6 +74,7 @@ class InMemoryStateStore(Generic[StateT]):
 
     Attributes:
         observer: called with every `StateEdit`, right after the write.
+        made: called with the name of a field before it is written; True leaves the write out.
 
     Example:
         >>> async def count():
@@ -95,6 +97,7 @@ class InMemoryStateStore(Generic[StateT]):
         "_serializer",
         "_state",
         "_type",
+        "made",
         "observer",
     )
 
@@ -106,6 +109,7 @@ class InMemoryStateStore(Generic[StateT]):
         serializer: BaseSerializer | None = None,
     ) -> None:
         self.observer: Callable[[StateEdit], None] | None = None
+        self.made: Callable[[str], bool] | None = None
         self._state = initial_state
         self._type = state_type
         self._serializer = serializer
@@ -265,6 +269,10 @@ class InMemoryStateStore(Generic[StateT]):
     def _commit(self, after: Mapping[str, Any], new_state: StateT | None = None) -> None:
         """Make a write: these fields, or as a whole the state that has them."""
         state = self._live()
+        if self.made is not None and (made := set(filter(self.made, after))):
+            after = {key: value for key, value in after.items() if key not in made}
+            for key in made if new_state is not None else ():
+                put_value(cast(StateT, new_state), key, get_field(state, key))
         before = {key: get_field(state, key) for key in after}
         if new_state is not None:
             self._state = state = new_state
@@ -311,13 +319,18 @@ class InMemoryStateStore(Generic[StateT]):
                 self._open.pop(key, None)
 
     def patch(
-        self, edits: Iterable[StateEdit], serializer: BaseSerializer | None = None
+        self,
+        edits: Iterable[StateEdit],
+        serializer: BaseSerializer | None = None,
+        upon: list[tuple[StateEdit, str]] | None = None,
     ) -> list[dict[str, Any]]:
         """Return the JSON patch of several writes and take them as journaled.
 
         Args:
             edits: writes in the order they were observed, such as all of one attempt.
             serializer: writes the values; default that of the store.
+            upon: gets the writes of fields that these were made upon and that were not journaled
+                yet; they are in the patch too.
 
         Returns:
             Operations over `encoded()`; empty when nothing changed.
@@ -345,6 +358,8 @@ class InMemoryStateStore(Generic[StateT]):
         operations: list[dict[str, Any]] = []
         for key, place in last.items():
             # Edits before this one were overwritten by it: there is nothing left to settle.
+            if upon is not None:
+                upon += [(edit, key) for edit in unsettled[key][:place]]
             self._leave_open(key, unsettled[key][place + 1 :])
             if key in encoded and key in journaled:
                 operations += patches.diff(journaled[key], encoded[key], (key,))
