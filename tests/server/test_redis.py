@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import time
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from tests.server.test_serve import CREATE, Serve, free_port, serve
-from tests.servers.redis import begin
+from tests.servers.redis import RedisServer, begin
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills processes")
 __all__ = ["serve"]
@@ -50,5 +54,86 @@ def test_a_redis_that_is_lost_is_waited_for_and_nothing_is_lost(
         assert served.http.post(f"/api/workflow/{run_id}/cancel").status_code == 202
         stream = served.http.get(f"/api/workflow/{run_id}/events").text
         assert "event: run.ended" in stream
+    finally:
+        server.remove()
+
+
+@contextlib.contextmanager
+def halted(server: RedisServer) -> Generator[None]:
+    """A server that is there, and says nothing."""
+    assert server.process is not None
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+
+
+def test_a_redis_that_hangs_is_not_waited_for_and_nothing_is_started_twice(serve: Serve) -> None:
+    port = free_port()
+    server = begin(port=str(port), appendfsync="always")
+    try:
+        served = serve(
+            REDIS_HOST="127.0.0.1",
+            REDIS_PORT=str(port),
+            STEPWELL_LEASE="60",
+            STEPWELL_PATIENCE="0.5",
+        )
+        headers = {"Content-Type": "application/json", "Idempotency-Key": "k"}
+        with halted(server):
+            for _ in range(2):
+                began = time.monotonic()
+                late = served.http.post("/api/workflow", content=CREATE, headers=headers)
+                assert (late.status_code, late.json()["code"]) == (503, "store_unavailable")
+                assert time.monotonic() - began < 5.0
+            assert served.http.get("/healthz").status_code == 200
+            assert served.http.get("/readyz").status_code == 503
+            assert served.http.get("/").status_code == 503
+        for _ in range(200):
+            answer = served.http.post("/api/workflow?wait=20", content=CREATE, headers=headers)
+            if answer.status_code != 503:
+                break
+        assert answer.json()["status"] == "completed"
+        listed = served.http.get("/api/workflows").json()["workflows"]
+        assert [run["workflow_id"] for run in listed] == [answer.json()["workflow_id"]]
+    finally:
+        server.remove()
+
+
+def test_a_stream_outlives_its_redis_and_misses_nothing(serve: Serve, tmp_path: Path) -> None:
+    port = free_port()
+    server = begin(port=str(port), appendfsync="always")
+    try:
+        served = serve(
+            "--tasks",
+            "shop_tasks",
+            REDIS_HOST="127.0.0.1",
+            REDIS_PORT=str(port),
+            STEPWELL_LEASE="2",
+            STEPWELL_HEARTBEAT="0.1",
+        )
+        steps = [{"name": "note", "params": {"word": "first"}}, {"name": "hang_once"}]
+        body = {"name": "slow", "steps": [{"execution_type": "sequential", "tasks": steps}]}
+        run_id = served.http.post("/api/workflow", json=body).json()["workflow_id"]
+        kinds: list[str] = []
+        silent = 0
+        with served.http.stream("GET", f"/api/workflow/{run_id}/events") as stream:
+            for line in stream.iter_lines():
+                if line.startswith("event: "):
+                    kinds.append(line.removeprefix("event: "))
+                if kinds.count("task.started") == 2 and server.process is not None and silent >= 0:
+                    server.kill()
+                    silent = 0
+                silent += line == ": still here"
+                if server.process is None and silent == 5:  # it stays while the store is away
+                    server.start()
+                    for _ in range(200):
+                        if served.http.post(f"/api/workflow/{run_id}/cancel").status_code == 202:
+                            break
+                    silent = -10_000
+        assert kinds[0] == "run.started"
+        assert kinds[-1] == "run.ended"
+        assert kinds.count("run.started") == kinds.count("run.ended") == 1
+        assert kinds.count("task.succeeded") == 1
     finally:
         server.remove()

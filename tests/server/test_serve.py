@@ -237,6 +237,10 @@ def test_redis_that_cannot_be_reached_is_replaced_by_memory_and_shouted_about(
     headers = {"Content-Type": "application/json"}
     answer = served.http.post("/api/workflow?wait=20", content=CREATE, headers=headers)
     assert answer.json()["status"] == "completed"
+    said = "durability: none (degraded: redis unreachable)"
+    assert said in answer.json()["why"]
+    assert said in served.http.get("/").text
+    assert said in said_by(served, "why", answer.json()["workflow_id"])
 
 
 def refused(folder: Path, *options: str, **environment: str) -> str:

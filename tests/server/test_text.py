@@ -1,5 +1,5 @@
 """The older service's text, word for word, against a fresh `stepwell serve`: its commands, as a
-shell runs them, its task class, its configuration. And `uvicorn module:app` with an app of `asgi`."""
+shell runs them, its task class and its configuration. And `uvicorn module:app`."""
 
 from __future__ import annotations
 
