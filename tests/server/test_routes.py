@@ -478,6 +478,7 @@ async def test_a_store_in_trouble_is_a_503_and_nothing_is_lost(
 
         with monkeypatch.context() as patched:
             patched.setattr(engine.store, "get", gone)
+            patched.setattr(engine.store, "load", gone)
             for path in (f"{CREATE}/{run_id}", f"{CREATE}/{run_id}/events"):
                 answer = await api.get(path)
                 problem(answer, 503, "store_unavailable")
@@ -493,7 +494,7 @@ async def test_a_fault_of_the_service_shows_no_trace(
     async def broken(*_given: Any) -> Any:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(api.app.state.stepwell.engine.store, "get", broken)
+    monkeypatch.setattr(api.app.state.stepwell.engine.store, "load", broken)
     answer = await api.get(f"{CREATE}/x")
     problem(answer, 500, "internal_error")
     assert "secret" not in answer.text

@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, Response
 
 from stepwell._version import __version__
 from stepwell.authoring.document_run import NAME
@@ -23,6 +23,7 @@ from stepwell.runtime.engine import Engine
 from stepwell.runtime.telemetry import listen
 from stepwell.server import console, examples, shapes, speaking
 from stepwell.server.bodies import read_object, word_of
+from stepwell.server.direct import Direct, Plain
 from stepwell.server.inputs import input_schema, machine_of
 from stepwell.server.metrics import CONTENT_TYPE
 from stepwell.server.page import page_of
@@ -30,12 +31,15 @@ from stepwell.server.paths import name_in, part_of
 from stepwell.server.problems import MEDIA_TYPE, Problem, problem_of
 from stepwell.server.routes import (
     MEDIA_TYPES,
+    Answer,
     Graph,
     Key,
     Wait,
     body_of,
     router,
     service_of,
+    show,
+    start,
     started,
 )
 from stepwell.server.service import Limits, Service
@@ -115,6 +119,7 @@ def asgi(
     _more(app)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_middleware(Direct, routes=_BUSY)
     app.add_middleware(
         Shell,
         token=token,
@@ -205,7 +210,7 @@ async def definitions(request: Request) -> Response:
         }
         for name, program in sorted(service.definitions().items())
     ]
-    return JSONResponse({"definitions": rows, "tasks": service.documents.registry.names()})
+    return Answer({"definitions": rows, "tasks": service.documents.registry.names()})
 
 
 async def run_definition(
@@ -224,6 +229,21 @@ async def run_definition(
     return await started(request, handler, again, wait)
 
 
+_BUSY = [
+    Plain("POST", "/api/workflow", start, frozenset({"wait"}), key=True),
+    Plain("GET", "/api/workflow/{workflow_id}", show),
+    Plain("POST", "/api/workflow/{workflow_id}/signal/{name}", speaking.signal, key=True),
+    Plain(
+        "POST",
+        "/api/definitions/{name}/run",
+        run_definition,
+        frozenset({"wait", "priority"}),
+        key=True,
+    ),
+]
+"""What a service is asked most."""
+
+
 async def definition_graph(request: Request, name: str, format: Graph = "mermaid") -> Response:
     """A drawing of a registered workflow."""
     known, name = service_of(request).definitions(), name_in(name)
@@ -237,7 +257,7 @@ async def definition_graph(request: Request, name: str, format: Graph = "mermaid
 async def healthz(request: Request) -> Response:
     """Whether the process answers."""
     service = service_of(request)
-    return JSONResponse({"status": "ok", "durability": service.durability()})
+    return Answer({"status": "ok", "durability": service.durability()})
 
 
 async def readyz(request: Request) -> Response:
@@ -253,11 +273,11 @@ async def readyz(request: Request) -> Response:
         error = given if isinstance(given, StoreError) else late
         problem = problem_of(error)
         detail = {**shown, "status": "unavailable", "detail": error.message}
-        return JSONResponse(detail, 503, problem.headers if problem else None)
+        return Answer(detail, 503, problem.headers if problem else None)
     if service.degraded is not None:
         shown["status"] = "degraded"
         shown["detail"] = "runs are kept in memory only, and survive nothing"
-    return JSONResponse(shown)
+    return Answer(shown)
 
 
 async def metrics(request: Request) -> Response:

@@ -26,8 +26,9 @@ from stepwell.kernel.outcomes import Message
 from stepwell.runtime.clock import new_run_id
 from stepwell.runtime.engine import Engine
 from stepwell.runtime.handler import WorkflowHandler
-from stepwell.runtime.history import batches_of
+from stepwell.runtime.history import decoded
 from stepwell.runtime.views import RunInfo
+from stepwell.runtime.why import why_of
 from stepwell.server.feed import Feeds
 from stepwell.server.inputs import check, machine_of, refusal
 from stepwell.server.keys import Keys, check_same, fingerprint_of, found, id_for
@@ -44,6 +45,10 @@ _BIG = 300
 
 _COUNTED_FOR = 0.5
 """Seconds that a count of queued runs is good for."""
+
+
+_TRUSTED_FOR = 0.05
+"""Seconds for which a store that has answered is taken to be there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,7 @@ class Service:
         self.feeds = Feeds(engine, self.documents)
         self.metrics = Metrics()
         self._queued: tuple[float, int] = (0.0, 0)
+        self._answered = 0.0
         self._keys = Keys()
 
     def durability(self) -> str:
@@ -148,9 +154,7 @@ class Service:
         """
         await self.engine.start_up()
         if key is None:
-            # A start is tried again for long when the store is in trouble: whoever comes while
-            # it is gone is told at once.
-            await self.engine.store.get("-")
+            await self._check_store()
             await self._check_room()
             return await begin(new_run_id()), False
         fingerprint = fingerprint_of(workflow, asked)
@@ -200,6 +204,13 @@ class Service:
 
         return await self._start(name, key, [fields, priority], begin)
 
+    async def _check_store(self) -> None:
+        """Raises `StoreError` when the store is in trouble. A start is tried again for long then:
+        whoever comes while it is gone is told at once."""
+        if time.monotonic() - self._answered > _TRUSTED_FOR:
+            await self.engine.store.get("-")
+            self._answered = time.monotonic()
+
     async def _check_room(self) -> None:
         """Raises `Problem` when there is no room for another run."""
         now = time.monotonic()
@@ -228,12 +239,14 @@ class Service:
 
     async def run(self, run_id: str, links: Mapping[str, str]) -> dict[str, Any]:
         """The run as it is now."""
-        info = await self.engine.get(run_id)
+        info, rows = await self.engine.inspect(run_id)
         reader = Reader(info, self.documents)
-        reader.read_all(await batches_of(self.engine, run_id))
-        why = await self.engine.why(run_id)
-        sentence = f"{why.sentence}{self._how_durable()}"
-        return reader.run(sentence, () if info.status.terminal else why.waits, links)
+        reader.read_all((seq, at, decoded(entries, at)) for seq, at, entries in rows)
+        if info.status.terminal:
+            why = why_of(info, None, None, info.updated)
+        else:
+            why = await self.engine.why(run_id)
+        return reader.run(f"{why.sentence}{self._how_durable()}", why.waits, links)
 
     def _how_durable(self) -> str:
         if self.degraded is None:
