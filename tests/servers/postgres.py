@@ -242,13 +242,15 @@ class Proxy:
 
     `lose = "answer"`: the next thing the server says is thrown away and the connection is cut: what
     was asked for has been done. `lose = "request"`: the next thing that is asked never arrives.
-    `refusing`: new connections are closed at once, as when the server is away.
+    `skip`: how many of these are let through before. `refusing`: new connections are closed at
+    once, as when the server is away.
     """
 
     def __init__(self, server: PostgresServer) -> None:
         self._behind = f"{server.directory}/.s.PGSQL.5432"
         self.directory = Path(tempfile.mkdtemp(prefix="stepwell-proxy-", dir="/tmp"))
         self.lose: str | None = None
+        self.skip = 0
         self.lost = 0
         self.refusing = False
         self._open: list[socket.socket] = []
@@ -309,7 +311,9 @@ class Proxy:
                     data = cast(socket.socket, ready.fileobj).recv(65536)
                     if not data:
                         return
-                    if self.lose == what:
+                    if self.lose == what and self.skip:
+                        self.skip -= 1
+                    elif self.lose == what:
                         self.lost += 1
                         self.lose = None
                         return

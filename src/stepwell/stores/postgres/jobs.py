@@ -85,6 +85,20 @@ class Payloads:
         self.blobs.append(Raw(data))
         return len(self.blobs)
 
+    def in_pieces(self, size: int) -> list[tuple[bool, int, bytes]]:
+        """Take out the payloads of more than `size` bytes: whether it is a text, its place, and
+        itself. What stays in their places is empty."""
+        taken: list[tuple[bool, int, bytes]] = []
+        for n, text in enumerate(self.texts):
+            if len(text.data) > size:
+                taken.append((True, n + 1, text.data))
+                self.texts[n] = Utf8(b"")
+        for n, blob in enumerate(self.blobs):
+            if len(blob.data) > size:
+                taken.append((False, n + 1, blob.data))
+                self.blobs[n] = Raw(b"")
+        return taken
+
 
 @dataclass(frozen=True, slots=True)
 class Job(Generic[T]):

@@ -25,7 +25,7 @@ from stepwell.stores.postgres.statements import SQL
 from stepwell.stores.rows import STATUS, SqlRow, newest_first, page_of, row_of
 from stepwell.values import RunStatus
 
-_PIECE = 1024 * 1024
+_PIECE = 512 * 1024
 
 
 def ask(db: Connection, name: str, *values: object) -> list[tuple[Any, ...]]:

@@ -31,7 +31,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
-from typing import Any, LiteralString, NamedTuple, TypeVar, cast
+from typing import Any, LiteralString, NamedTuple, TypeAlias, TypeVar, cast
 
 import psycopg
 
@@ -48,6 +48,10 @@ T = TypeVar("T")
 logger = logging.getLogger("stepwell")
 
 _WRITE_GROUP = cast(LiteralString, SQL["write_group"])
+_WRITE_GROUP_IN_PIECES = cast(LiteralString, SQL["write_group_in_pieces"])
+_HOLD_PIECES = cast(LiteralString, SQL["hold_pieces"])
+_HOLD_AS_THEY_ARE = cast(LiteralString, SQL["hold_as_they_are"])
+_ADD_PIECE = cast(LiteralString, SQL["add_piece"])
 _ANNOUNCE = cast(LiteralString, SQL["announce"])
 _SIGN_OFF = cast(LiteralString, SQL["sign_off"])
 _NOTIFY = cast(LiteralString, SQL["notify"])
@@ -56,6 +60,7 @@ _NOTIFY = cast(LiteralString, SQL["notify"])
 # them waits.
 _GROUP = 256
 _GROUP_BYTES = 4 * 1024 * 1024
+_PIECE = 512 * 1024
 # Between two notifications to other processes.
 _NOTIFY_SECONDS = 0.01
 # Between two tries to reach the server again; grows up to the second.
@@ -65,6 +70,9 @@ _AGAIN_SECONDS = (0.05, 2.0)
 _ANEW = ("25006", "SW001")
 # How often a group that met a deadlock is sent again as it is.
 _DEADLOCKS = 3
+
+
+_Head: TypeAlias = tuple[str, int, list[str], str]  # writer, number, runs to lock, jobs
 
 
 class _Item(NamedTuple):
@@ -96,6 +104,8 @@ class Writer:
         self._queue: SimpleQueue[_Item | None] = SimpleQueue()
         self._deliveries = Deliveries()
         self._closing = threading.Event()
+        self._gathering: Connection | None = None  # which has a place for pieces
+        self._in_pieces = True
         self._notify_owed = False
         self._notified = 0.0
         self._opened: Future[None] = Future()
@@ -320,13 +330,30 @@ class Writer:
         number = self.number + 1
         if self._on_write is not None:
             self._on_write("before", number)
-        values = (self.id, number, lock, jobs, payloads.texts, payloads.blobs)
-        said = json.loads(db.execute(_WRITE_GROUP, values, prepare=True).fetchall()[0][0])
+        head = (self.id, number, lock, jobs)
+        big = max(item.job.size for item in group) > _PIECE
+        if big and self._gathers(db):
+            said = json.loads(_send_in_pieces(db, head, payloads))
+        else:
+            said = json.loads(_send(db, _WRITE_GROUP, head, payloads))
         if said["kept"]:
             self.number = number
             if self._on_write is not None:
                 self._on_write("after", number)
         return said["answers"]
+
+    def _gathers(self, db: Connection) -> bool:
+        """Whether there is a place for pieces, made once for a connection. A role that may not make
+        one sends all of it whole."""
+        if self._in_pieces and self._gathering is not db:
+            try:
+                db.execute(_HOLD_PIECES)
+            except psycopg.errors.InsufficientPrivilege:
+                self._in_pieces = False
+                return False
+            db.execute(_HOLD_AS_THEY_ARE)
+            self._gathering = db
+        return self._in_pieces
 
     def _answer(self, group: Sequence[_Item], answers: Sequence[Any]) -> None:
         done: list[Done] = []
@@ -385,3 +412,20 @@ class Writer:
         self._fail(waiting, error)
         if self._closing.is_set():
             self._queue.put(None)
+
+
+def _send(db: Connection, statement: LiteralString, head: _Head, payloads: Payloads) -> str:
+    """What the database answers to a group."""
+    values = (*head, payloads.texts, payloads.blobs)
+    return db.execute(statement, values, prepare=True).fetchall()[0][0]
+
+
+def _send_in_pieces(db: Connection, head: _Head, payloads: Payloads) -> str:
+    """`_send`, with big payloads sent before, in pieces: a thread that copies megabytes at once
+    holds up all others, and between two pieces it does not."""
+    with db.transaction():
+        for is_text, place, data in payloads.in_pieces(_PIECE):
+            for n, start in enumerate(range(0, len(data), _PIECE)):
+                piece = Raw(data[start : start + _PIECE])
+                db.execute(_ADD_PIECE, (is_text, place, n, piece), prepare=True)
+        return _send(db, _WRITE_GROUP_IN_PIECES, head, payloads)
