@@ -10,24 +10,33 @@ says so on stdout, and is then killed.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from harness import DATA, Bench, Target
 from memory import us_each
-from peers.common import PAYLOAD, Job, database_bytes, perf_counter
+from peers.common import PAYLOAD, Job, Scenario, database_bytes, perf_counter
 from peers.event_workflows import EventStyle
 from setup import HERE
 from stepwell import Context, Engine, Workflow, events, step
 from stepwell.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
+from stepwell.stores.base import Commit, NewRun, Snapshot, Store
+from stepwell.stores.digests import digest_of
+from stepwell.stores.sqlite import SQLiteStore
+from stepwell.values import RunStatus
 
 STYLE = EventStyle(workflow=Workflow, step=step, context=Context, events=events)
+
+
+Open = Callable[[Job, Workflow], Engine]
 
 
 def chain_flow(n: int, payload: str = "") -> Workflow:
@@ -54,24 +63,34 @@ def floor_of_commits(job: Job) -> float:
     return took
 
 
-async def durable_chain(job: Job) -> float:
-    flow = chain_flow(job.n)
-    async with open_engine(job, flow) as engine:
-        await flow.run(engine=engine)
-        started = perf_counter()
-        for _ in range(job.repeat):
+def chain_on(open_engine: Open) -> Scenario:
+    """One run after the other."""
+
+    async def chain(job: Job) -> float:
+        flow = chain_flow(job.n)
+        async with open_engine(job, flow) as engine:
             await flow.run(engine=engine)
-        return perf_counter() - started
+            started = perf_counter()
+            for _ in range(job.repeat):
+                await flow.run(engine=engine)
+            return perf_counter() - started
+
+    return chain
 
 
-async def durable_many(job: Job) -> float:
-    flow = chain_flow(job.n)
-    async with open_engine(job, flow) as engine:
-        await flow.run(engine=engine)
-        started = perf_counter()
-        for handler in [flow.run(engine=engine) for _ in range(job.repeat)]:
-            await handler
-        return perf_counter() - started
+def many_on(open_engine: Open) -> Scenario:
+    """All runs at once."""
+
+    async def many(job: Job) -> float:
+        flow = chain_flow(job.n)
+        async with open_engine(job, flow) as engine:
+            await flow.run(engine=engine)
+            started = perf_counter()
+            for handler in [flow.run(engine=engine) for _ in range(job.repeat)]:
+                await handler
+            return perf_counter() - started
+
+    return many
 
 
 async def durable_growth(job: Job) -> float:
@@ -94,6 +113,10 @@ def over_payload(raw: float, job: Job) -> float:
 PAUSE = 0.05
 """Seconds each step of the lag bench sleeps, so that the loop is busy a fifth of the time and a
 late heartbeat means that somebody held it, not that a hundred steps were ready at once."""
+
+
+BIG = 16 * 1024 * 1024
+"""Bytes of the biggest payload there may be."""
 
 
 class Turn(Event):
@@ -146,6 +169,56 @@ async def floor_of_lag(job: Job) -> float:
     """The same runs in memory: what the interpreter and the machine do to a heartbeat anyway."""
     flow = Paused(timeout=None)
     return await worst_lag([later(i, job, flow, None) for i in range(job.repeat)])
+
+
+async def hold_of(store: Store) -> float:
+    """Write and read payloads of `BIG` bytes."""
+    data, text = os.urandom(BIG), b'"' + b"x" * (BIG // 2) + b'"'
+    digest = digest_of(data)
+
+    async def live() -> None:
+        new = NewRun("big", "w", 0.0)
+        turn = Commit("big", 1, 0.0, RunStatus.COMPLETED, None, "w", (text,), create=new)
+        await store.commit(replace(turn, snapshot=Snapshot(1, text), blobs={digest: data}))
+        found = await store.blob(digest), (await store.read("big"))[0].data
+        assert [*map(len, found)] == [BIG, len(text)]
+        assert await store.load("big") is not None
+
+    await store.open()
+    try:
+        return await worst_lag([live()])
+    finally:
+        await store.close()
+
+
+async def durable_hold(job: Job) -> float:
+    return await hold_of(SQLiteStore(job.db))
+
+
+async def hold_of_nothing(job: Job) -> float:
+    """What the machine does to a heartbeat anyway."""
+    return await worst_lag([asyncio.sleep(0.3)])
+
+
+class Letter(Event):
+    text: str
+
+
+class Post(Workflow):
+    @step
+    async def write(self, ev: StartEvent) -> Letter:
+        return Letter(text=ev.text)
+
+    @step
+    async def read(self, ev: Letter) -> StopEvent:
+        return StopEvent(result=len(ev.text))
+
+
+async def big_event(job: Job) -> float:
+    """A run whose start and whose one event are nearly as big as may be."""
+    flow, text = Post(timeout=None), "x" * (BIG - 1000)
+    async with open_engine(job, flow) as engine:
+        return await worst_lag([flow.run(engine=engine, text=text)])
 
 
 def ms(raw: float, job: Job) -> float:
@@ -248,7 +321,7 @@ BENCHES = [
         metric="durable step, one run of 100",
         unit="µs/step",
         job=Job("durable_chain", 100, 3),
-        subject=durable_chain,
+        subject=chain_on(open_engine),
         floor=floor_of_commits,
         unit_of=us_each,
         target=Target("ratio", 2),
@@ -258,7 +331,7 @@ BENCHES = [
         metric="durable step, 100 runs of 10 at once",
         unit="µs/step",
         job=Job("durable_many", 10, 100),
-        subject=durable_many,
+        subject=many_on(open_engine),
         floor=floor_of_commits,
         unit_of=us_each,
         target=Target("median", 100),
@@ -281,6 +354,26 @@ BENCHES = [
         floor=floor_of_lag,
         unit_of=ms,
         target=Target("median", 5),
+        peers=False,
+    ),
+    Bench(
+        name="durable_hold_16_mib",
+        metric="longest hold of the event loop, 16 MiB written to and read from SQLite",
+        unit="ms",
+        job=Job("durable_hold", 1),
+        subject=durable_hold,
+        floor=hold_of_nothing,
+        unit_of=ms,
+        peers=False,
+    ),
+    Bench(
+        name="durable_event_16_mib",
+        metric="longest hold of the event loop, a run whose events take 16 MiB",
+        unit="ms",
+        job=Job("durable_event", 1),
+        subject=big_event,
+        floor=hold_of_nothing,
+        unit_of=ms,
         peers=False,
     ),
     Bench(

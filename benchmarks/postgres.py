@@ -15,12 +15,13 @@ from pathlib import Path
 
 import psycopg
 
-from durable import chain_flow
+from durable import chain_on, hold_of, hold_of_nothing, many_on, ms
 from harness import DATA, Bench
 from memory import us_each
 from peers.common import Job, perf_counter
 from setup import HERE
 from stepwell import Engine, Workflow
+from stepwell.stores.postgres import PostgresStore
 
 sys.path.append(str(HERE.parent))
 
@@ -54,24 +55,8 @@ def floor_of_commits(job: Job) -> float:
         return perf_counter() - started
 
 
-async def chain(job: Job) -> float:
-    flow = chain_flow(job.n)
-    async with open_engine(job, flow) as engine:
-        await flow.run(engine=engine)
-        started = perf_counter()
-        for _ in range(job.repeat):
-            await flow.run(engine=engine)
-        return perf_counter() - started
-
-
-async def many(job: Job) -> float:
-    flow = chain_flow(job.n)
-    async with open_engine(job, flow) as engine:
-        await flow.run(engine=engine)
-        started = perf_counter()
-        for handler in [flow.run(engine=engine) for _ in range(job.repeat)]:
-            await handler
-        return perf_counter() - started
+async def hold(job: Job) -> float:
+    return await hold_of(PostgresStore(server().url_for(Path(job.db))))
 
 
 BENCHES = [
@@ -80,7 +65,7 @@ BENCHES = [
         metric="durable step on PostgreSQL, one run of 100",
         unit="µs/step",
         job=Job("postgres_chain", 100, 3),
-        subject=chain,
+        subject=chain_on(open_engine),
         floor=floor_of_commits,
         unit_of=us_each,
         peers=False,
@@ -90,9 +75,19 @@ BENCHES = [
         metric="durable step on PostgreSQL, 100 runs of 10 at once",
         unit="µs/step",
         job=Job("postgres_many", 10, 100),
-        subject=many,
+        subject=many_on(open_engine),
         floor=floor_of_commits,
         unit_of=us_each,
+        peers=False,
+    ),
+    Bench(
+        name="postgres_hold_16_mib",
+        metric="longest hold of the event loop, 16 MiB written to and read from PostgreSQL",
+        unit="ms",
+        job=Job("postgres_hold", 1),
+        subject=hold,
+        floor=hold_of_nothing,
+        unit_of=ms,
         peers=False,
     ),
 ]

@@ -40,10 +40,12 @@ GROUPS = {
         "durable_100x10",
         "durable_growth",
         "durable_loop_lag",
+        "durable_hold_16_mib",
+        "durable_event_16_mib",
         "recover_10000",
         "recover_10000_answered",
     ],
-    "postgres": ["postgres_chain_100", "postgres_100x10"],
+    "postgres": ["postgres_chain_100", "postgres_100x10", "postgres_hold_16_mib"],
     "pipeline": ["pipeline_chain_1000", "pipeline_group_1000", "pipeline_group_linear"],
     "machine": [
         "machine_goto",
