@@ -180,12 +180,16 @@ async def site(tasks: TaskRegistry) -> AsyncGenerator[Begin]:
     async with contextlib.AsyncExitStack() as stack:
 
         async def begin(
-            patience: float = 0.5, workflows: Iterable[Startable | type] = (), **more: Any
+            patience: float = 0.5,
+            workflows: Iterable[Startable | type] = (),
+            store: float | None = None,
+            **more: Any,
         ) -> Site:
+            """`patience` with callers; with the store as well, unless `store` says otherwise."""
             engine = Engine("memory://", workflows)
             await engine.start_up()
             settings = load({"port": 0, "patience": patience, "drain_seconds": 1})
-            app = stepwell.asgi(engine, tasks=tasks, patience=patience, **more)
+            app = stepwell.asgi(engine, tasks=tasks, patience=store or patience, **more)
             listening = listen_on(settings)
             stop = asyncio.Event()
             serving = asyncio.create_task(serve(settings, app, listening, stop))

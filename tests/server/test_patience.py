@@ -265,7 +265,7 @@ async def test_a_head_that_is_too_large_is_refused(site: Begin) -> None:
 async def test_a_connection_that_is_kept_serves_many_requests_however_long_they_take(
     site: Begin,
 ) -> None:
-    where = await site(patience=0.5)
+    where = await site(patience=0.5, store=30.0)
     slow = {"execution_type": "sequential", "tasks": [{"name": "hold"}]}
     async with httpx.AsyncClient(base_url=where.url) as client:
         for _ in range(2):
@@ -277,7 +277,7 @@ async def test_a_connection_that_is_kept_serves_many_requests_however_long_they_
 async def test_a_reader_that_does_not_read_is_dropped_and_holds_nobody_up(
     site: Begin, tasks: TaskRegistry
 ) -> None:
-    where = await site(patience=0.5)
+    where = await site(patience=0.5, store=30.0)
     big = "x" * 100_000
 
     @tasks.task("big")
@@ -303,7 +303,7 @@ async def test_a_reader_that_does_not_read_is_dropped_and_holds_nobody_up(
 
 
 async def test_an_idle_stream_is_no_slow_reader(site: Begin) -> None:
-    where = await site(patience=0.5, heartbeat=0.1)
+    where = await site(patience=0.5, store=30.0, heartbeat=0.1)
     run_id = await where.running()
     async with httpx.AsyncClient(base_url=where.url) as client:
         async with client.stream("GET", f"{CREATE}/{run_id}/events") as stream:

@@ -245,7 +245,7 @@ async def test_500_readers_of_one_run_share_one_look_at_it(api: Api) -> None:
     reading = [asyncio.create_task(events_of(api, run_id)) for _ in range(500)]
     service = api.app.state.stepwell
     await until(lambda: service.feeds.readers == 500)
-    assert len(service.feeds._feeds) == 1
+    assert [len(feeds) for feeds in service.feeds._feeds.values()] == [1]
     await api.post(f"{CREATE}/{run_id}/cancel")
     seen = await asyncio.gather(*reading)
     assert all(one[-1][1] == "run.ended" for one in seen)
@@ -363,6 +363,25 @@ async def test_requests_that_make_no_sense(
     api: Api, method: str, path: str, status: int, code: str
 ) -> None:
     problem(await api.request(method, path), status, code)
+
+
+async def test_refusals_say_what_was_asked_and_what_to_do(api: Api) -> None:
+    shown = problem(await api.get("/nothing"), 404, "no_such_route")
+    assert shown["detail"] == "there is no route GET /nothing"
+    shown = problem(answer := await api.put("/api/counts"), 405, "method_not_allowed")
+    assert answer.headers["allow"] == "GET"
+    answer = await api.put(f"{CREATE}/x")
+    assert answer.headers["allow"] == "DELETE, GET"
+    assert "/docs" in shown["hint"]
+    shown = problem(await api.post(CREATE), 400, "bad_json")
+    assert shown["detail"] == "a JSON body is wanted, and there is none"
+    shown = problem(await api.get("/api/workflows?after=zz"), 422, "bad_cursor")
+    assert "'zz'" in shown["detail"]
+    shown = problem(await api.post("/api/definitions/no/run"), 404, "workflow_not_registered")
+    assert "/api/definitions" in shown["hint"]
+    run_id = (await api.post(CREATE, json=api.slow())).json()["workflow_id"]
+    shown = problem(await api.delete(f"{CREATE}/{run_id}"), 409, "run_not_ended")
+    assert "only runs that have ended" in shown["detail"]
 
 
 async def test_too_many_queued_runs_are_refused_and_replays_are_not(tasks: TaskRegistry) -> None:

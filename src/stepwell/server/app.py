@@ -13,6 +13,8 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
+from starlette.routing import compile_path
+from starlette.types import Scope
 
 from stepwell._version import __version__
 from stepwell.authoring.document_run import NAME
@@ -145,11 +147,27 @@ async def _living(app: FastAPI) -> AsyncGenerator[None]:
         await service.engine.stop()
 
 
-async def _http_problem(_request: Request, error: Exception) -> Response:
+async def _http_problem(request: Request, error: Exception) -> Response:
     found = cast(HTTPException, error)
-    code = {404: "no_such_route", 405: "method_not_allowed"}.get(found.status_code, "http_error")
-    problem = Problem(found.status_code, code, str(found.detail), headers=found.headers)
-    return problem.response()
+    status, asked = found.status_code, f"{request.method:.20} {request.url.path:.200}"
+    code, said = {
+        404: ("no_such_route", f"there is no route {asked}"),
+        405: ("method_not_allowed", f"there is no {asked}, but there are other methods for it"),
+    }.get(status, ("http_error", str(found.detail)))
+    hint = "" if code == "http_error" else "GET /docs shows every route."
+    headers = dict(found.headers or {})
+    if status == 405:
+        # Every method of the path, where the framework names those of its first route.
+        paths = request.app.openapi()["paths"].items()
+        there = [methods for path, methods in paths if _leads_to(path, request.scope)]
+        words = sorted({method.upper() for methods in there for method in methods})
+        headers["Allow"] = ", ".join(words) or "GET"
+    return Problem(status, code, said, hint=hint, headers=headers).response()
+
+
+def _leads_to(path: str, scope: Scope) -> bool:
+    asked = scope["path"].removeprefix(scope.get("root_path", ""))
+    return compile_path(path)[0].match(asked) is not None
 
 
 async def _invalid(_request: Request, error: Exception) -> Response:

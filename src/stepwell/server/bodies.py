@@ -29,8 +29,10 @@ async def read_json(request: Request, *, optional: bool = False) -> Any:
         Problem: it is too large, no JSON, not UTF-8, too deep, or declared as something else.
     """
     data = await _read(request)
-    if not data and optional:
-        return None
+    if not data:
+        if optional:
+            return None
+        raise _bad("a JSON body is wanted, and there is none")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         raise Problem(

@@ -22,10 +22,8 @@ AT, LATER = "2026-01-05T09:30:00+00:00", "2026-01-05T09:30:01+00:00"
 PARAMETERS: dict[str, Any] = {
     "workflow_id": RUN,
     "name": "onboarding",
-    "Idempotency-Key": "order-17",
     "Last-Event-ID": "3.1",
-    "after": "",
-    "wait": 10,
+    "wait": 1,
 }
 """By name, wherever one of this name is taken."""
 

@@ -97,7 +97,10 @@ def problem_of(error: Exception) -> Problem | None:
     match error:
         case DocumentError():
             return Problem(422, code, error.problems[0], errors=error.problems)
-        case RunNotFound() | WorkflowNotRegistered():
+        case WorkflowNotRegistered():
+            hint = "GET /api/definitions lists them; `stepwell serve --app MODULE` serves more."
+            return Problem(404, code, message, hint=hint)
+        case RunNotFound():
             return Problem(404, code, message, hint=hint)
         case RunAlreadyExists() | NoPendingQuestion():
             return Problem(409, code, message, hint=hint)

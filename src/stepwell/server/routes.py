@@ -33,6 +33,7 @@ Key = Annotated[
     Header(
         alias="Idempotency-Key",
         description="A second request with the same key starts nothing, and gives the first's run.",
+        json_schema_extra=shapes.WORD,
     ),
 ]
 Graph = Literal["mermaid", "dot", "svg", "html"]
@@ -143,14 +144,28 @@ async def show(request: Request, workflow_id: str) -> Response:
 async def listing(
     request: Request,
     status: Annotated[
-        list[str] | None, Query(description="Only these; several, or with commas between.")
+        list[str] | None,
+        Query(
+            description="Only these; several, or with commas between.",
+            json_schema_extra=shapes.STATUSES,
+        ),
     ] = None,
-    name: Annotated[str | None, Query(description="Of a document, or of a workflow.")] = None,
-    definition: Annotated[str | None, Query(description="Only runs of this workflow.")] = None,
-    parent: Annotated[str | None, Query(description="Only parts of this run.")] = None,
-    correlation: Annotated[str | None, Query(description="Only runs with this word.")] = None,
+    name: Annotated[
+        str | None,
+        Query(description="Of a document, or of a workflow.", json_schema_extra=shapes.WORD),
+    ] = None,
+    definition: Annotated[
+        str | None, Query(description="Only runs of this workflow.", json_schema_extra=shapes.WORD)
+    ] = None,
+    parent: Annotated[
+        str | None, Query(description="Only parts of this run.", json_schema_extra=shapes.WORD)
+    ] = None,
+    correlation: Annotated[
+        str | None, Query(description="Only runs with this word.", json_schema_extra=shapes.WORD)
+    ] = None,
     waiting: Annotated[
-        str | None, Query(description="Only runs that wait for this event now.")
+        str | None,
+        Query(description="Only runs that wait for this event now.", json_schema_extra=shapes.WORD),
     ] = None,
     since: Annotated[
         str | None, Query(description="Only runs made since: ISO 8601, or seconds since 1970.")
@@ -189,7 +204,12 @@ async def runs_of(
     try:
         return await service.engine.list(status=wanted, **where)
     except ValueError as error:
-        raise Problem(422, "bad_cursor", "after is no cursor of a page") from error
+        raise Problem(
+            422,
+            "bad_cursor",
+            f"after: {where.get('after')!r:.60} is no cursor of a page",
+            hint="Give what the page before has as `next`.",
+        ) from error
 
 
 def _statuses(given: list[str] | None) -> list[RunStatus] | None:
@@ -221,8 +241,12 @@ def _statuses(given: list[str] | None) -> list[RunStatus] | None:
 async def events(
     request: Request,
     workflow_id: str,
-    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
-    after: Annotated[str | None, Query(description="As Last-Event-ID.")] = None,
+    last_event_id: Annotated[
+        str | None, Header(alias="Last-Event-ID", json_schema_extra=shapes.CURSOR)
+    ] = None,
+    after: Annotated[
+        str | None, Query(description="As Last-Event-ID.", json_schema_extra=shapes.CURSOR)
+    ] = None,
 ) -> Response:
     """What a run does, as it happens, to its end. Goes on behind `Last-Event-ID`."""
     service = service_of(request)

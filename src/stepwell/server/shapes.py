@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,6 +13,30 @@ Status = Literal[
 ]
 TaskState = Literal[
     "pending", "running", "waiting", "retrying", "succeeded", "failed", "cancelled", "skipped"
+]
+
+
+NO_CONTROL = r"^[^\x00-\x1f\x7f]+$"
+WORD: dict[str, Any] = {"minLength": 1, "maxLength": 512, "pattern": NO_CONTROL}
+"""What a name, an id or a key may be, in the words of JSON Schema."""
+
+CURSOR: dict[str, Any] = {"pattern": r"^([0-9]{1,15}\.[0-9]{1,15})?$"}
+STATUSES: dict[str, Any] = {
+    "items": {
+        "type": "string",
+        "pattern": f"^({'|'.join(get_args(Status))})(,({'|'.join(get_args(Status))}))*$",
+    }
+}
+
+Word = Annotated[str, Field(min_length=1, max_length=512, pattern=NO_CONTROL)]
+NewId = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=512,
+        # In words of JSON Schema alone: what looks ahead is nothing for the validator.
+        json_schema_extra={"pattern": rf"^(?!\.\.?$){NO_CONTROL[1:]}"},
+    ),
 ]
 
 
@@ -209,7 +233,7 @@ class JournalPage(Shape):
 class RetryBody(Shape):
     """What the new run is called."""
 
-    id: str | None = None
+    id: NewId | None = None
 
 
 class Received(Shape):
@@ -253,16 +277,16 @@ class AnswerBody(Shape):
     """An answer to a question of a run."""
 
     answer: str | dict[str, Any]
-    question: str | None = None
+    question: Word | None = None
 
 
 class ForkBody(Shape):
     """Where a copy of a run begins."""
 
     seq: int | None = Field(None, ge=1)
-    step: str | None = None
+    step: Word | None = None
     input: dict[str, Any] | None = None
-    id: str | None = None
+    id: NewId | None = None
 
 
 class RunBody(BaseModel):

@@ -59,8 +59,12 @@ async def signal(
     request: Request,
     workflow_id: str,
     name: str,
-    step: Annotated[str | None, Query(description="Only for this step.")] = None,
-    question: Annotated[str | None, Query(description="It answers this question.")] = None,
+    step: Annotated[
+        str | None, Query(description="Only for this step.", json_schema_extra=shapes.WORD)
+    ] = None,
+    question: Annotated[
+        str | None, Query(description="It answers this question.", json_schema_extra=shapes.WORD)
+    ] = None,
     idempotency_key: Key = None,
 ) -> Response:
     """Send a run an event; it is kept, and may come before anyone waits for it."""
@@ -87,8 +91,13 @@ async def signal(
 async def broadcast(
     request: Request,
     name: str,
-    definition: Annotated[str | None, Query(description="Only to runs of this workflow.")] = None,
-    correlation: Annotated[str | None, Query(description="Only to runs with this word.")] = None,
+    definition: Annotated[
+        str | None,
+        Query(description="Only to runs of this workflow.", json_schema_extra=shapes.WORD),
+    ] = None,
+    correlation: Annotated[
+        str | None, Query(description="Only to runs with this word.", json_schema_extra=shapes.WORD)
+    ] = None,
 ) -> Response:
     """Send every run that waits for it now an event."""
     payload = await read_object(request)
@@ -191,7 +200,10 @@ async def delete(request: Request, workflow_id: str) -> Response:
     info = await service.engine.get(run_id)
     if not info.status.terminal:
         raise Problem(
-            409, "run_not_ended", f"run {run_id} is {info.status.value}", hint="Cancel it first."
+            409,
+            "run_not_ended",
+            f"run {run_id} is {info.status.value}; only runs that have ended can be deleted",
+            hint="Cancel it first.",
         )
     await service.engine.delete([run_id])
     return Response(status_code=204)
