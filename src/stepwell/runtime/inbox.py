@@ -47,6 +47,7 @@ class Inbox:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._reading: dict[str, bool] = {}  # the runs that are being read; whether once more
 
     # --- sending ---------------------------------------------------------------------------------
 
@@ -83,11 +84,22 @@ class Inbox:
         return accepted
 
     def nudge(self, run: str) -> None:
-        """The run has new messages."""
-        if run in self._worker.runs:
-            self.background(self.read(run))
+        """The run has new messages. What comes while they are read is read together."""
+        if run in self._reading:
+            self._reading[run] = True
+        elif run in self._worker.runs:
+            self._reading[run] = True
+            self.background(self._read_on(run))
         else:
             self._worker.wake()
+
+    async def _read_on(self, run: str) -> None:
+        try:
+            while self._reading[run]:
+                self._reading[run] = False
+                await self.read(run)
+        finally:
+            del self._reading[run]
 
     def background(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Do `work` beside what goes on; when it fails, the worker looks again."""
