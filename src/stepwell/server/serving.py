@@ -108,13 +108,17 @@ def listen_on(settings: Settings) -> socket.socket:
     """A socket at the address that is asked for. Raises `InvalidArgument` when it is taken."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+        made = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except (OSError, UnicodeError) as error:
         said = getattr(error, "strerror", None) or error
         raise InvalidArgument(
             f"can't listen on {settings.host}:{settings.port}: {said}",
             hint="Choose another address with --host and --port.",
         ) from error
+    # What is accepted here inherits it; asyncio does so only for sockets that it makes itself. An
+    # answer's body would wait for the receipt of its head.
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return made
 
 
 class _Server(uvicorn.Server):
