@@ -7,6 +7,7 @@ that need it are skipped, and fail when CI=1 (or true) says that nothing may be 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import pwd
@@ -26,6 +27,8 @@ from typing import LiteralString, cast
 import psycopg
 import pytest
 from psycopg import sql
+
+from stepwell.stores.postgres import PostgresStore
 
 PATIENCE = 30.0
 """Seconds that a server may take to start."""
@@ -235,6 +238,14 @@ def postgres_url_for(postgres: PostgresServer) -> Iterator[Callable[[object], st
     yield url_for
     if lent:
         postgres.take_back(lent.values())
+
+
+async def told(store: PostgresStore) -> None:
+    """Return when the others have been notified of what was written so far."""
+    while store._write()._notify_owed:  # noqa: ASYNC110
+        await asyncio.sleep(0.002)  # the thread tells no event
+    # The thread takes this up when the server has answered it; and nobody is told of it.
+    assert await store.claim("nobody", [], 0.0, 0) == []
 
 
 class Proxy:

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 from psycopg.errors import lookup
 from psycopg.sql import SQL, Identifier
-from tests.servers.postgres import PostgresServer, Proxy, postgres
+from tests.servers.postgres import PostgresServer, Proxy, postgres, told
 from tests.servers.postgres import begin as begin_server
 
 from stepwell import Engine, StartEvent, StopEvent, Workflow, step
@@ -101,28 +101,7 @@ async def lose(proxy: Proxy, store: PostgresStore, what: str) -> None:
     proxy.lose = what
 
 
-async def told(store: PostgresStore) -> None:
-    """Return when the others have been notified of what was written so far."""
-    while store._write()._notify_owed:
-        await asyncio.sleep(0.002)
-    # The thread takes this up when the server has answered it; and nobody is told of it.
-    assert await store.claim("nobody", [], 0.0, 0) == []
-
-
 # A connection that breaks in the midst of a write ------------------------------------------------
-
-
-@pytest.mark.parametrize("what", ["answer", "request"])
-async def test_a_commit_whose_answer_is_lost_is_kept_once(
-    behind: PostgresStore, proxy: Proxy, what: str
-) -> None:
-    await begin(behind, "a", b"1")
-    for n in range(2, 6):
-        await lose(proxy, behind, what)
-        assert await behind.commit(turn("a", str(n).encode())) == "a"
-        assert proxy.lose is None
-    assert proxy.lost == 4
-    assert await journal(behind, "a") == [(n, str(n).encode()) for n in range(1, 6)]
 
 
 @pytest.mark.parametrize("what", ["answer", "request"])
@@ -162,35 +141,6 @@ async def test_a_role_without_temporary_tables_sends_big_payloads_whole(
     assert await store.blob(digest_of(data)) == data
     assert store._write()._in_pieces is False
     await store.close()
-
-
-@pytest.mark.parametrize("what", ["answer", "request"])
-async def test_every_write_is_answered_as_it_was_done(
-    behind: PostgresStore, proxy: Proxy, what: str
-) -> None:
-    await lose(proxy, behind, what)
-    assert await behind.create(new("a", key="k")) == "a"
-    await lose(proxy, behind, what)
-    assert await behind.create(new("b", key="k")) == "a"
-    await lose(proxy, behind, what)
-    assert await behind.send([message("a", b"1"), message("none")]) == [True, False]
-    assert [m.data for m in await behind.messages("a")] == [b"1"]
-    await lose(proxy, behind, what)
-    (row,) = await behind.claim("w", ["wf"], 100.0, 10)
-    assert (row.id, row.fence, row.owner) == ("a", 1, "w")
-    await behind.register(worker("w", 1000.0))
-    await lose(proxy, behind, what)
-    with pytest.raises(LeaseLost):
-        await behind.commit(turn("a", fence=7))
-    await lose(proxy, behind, what)
-    await behind.commit(turn("a", b"1", status=RunStatus.FAILED, due=None, release=True))
-    await lose(proxy, behind, what)
-    row = await behind.claim_one("w", "a", 100.0)
-    assert row is not None
-    assert row.fence == 2
-    await lose(proxy, behind, what)
-    assert await behind.delete(["a"]) == 1
-    assert proxy.lost == 8
 
 
 async def test_a_hundred_commits_through_a_bad_line_are_kept_once(
@@ -415,23 +365,6 @@ async def test_a_call_while_the_server_is_away_says_so(own_server: PostgresServe
 
 
 # Other processes ----------------------------------------------------------------------------------
-
-
-async def test_another_process_hears_of_a_change(store: PostgresStore, url: str) -> None:
-    other = PostgresStore(url)
-    await other.open()
-    for change in (
-        lambda: begin(store, "a", b"1"),
-        lambda: store.send([message("a")]),
-        lambda: store.create(new("b")),
-    ):
-        await other.changed(0)
-        waiting = asyncio.create_task(other.changed(1000.0))
-        await asyncio.sleep(0)
-        await change()
-        async with asyncio.timeout(PATIENCE):
-            await waiting
-    await other.close()
 
 
 async def test_the_last_word_of_a_store_that_is_closed_is_heard(
@@ -668,16 +601,6 @@ async def test_faults_are_found(
         assert word in faults, faults
     with pytest.raises(StoreCorrupt):
         await store.blob("lost")
-
-
-async def test_a_store_is_not_shared_with_a_fork(
-    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "getpid", lambda: -1)
-        for call in (store.get("a"), store.create(new("a")), store.changed(0)):
-            with pytest.raises(StoreError, match="fork"):
-                await call
 
 
 async def test_a_server_without_fsync_is_said_to_survive_less(

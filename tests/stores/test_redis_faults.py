@@ -95,63 +95,6 @@ def own_server() -> Iterator[RedisServer]:
 # A connection that breaks in the midst of a call -------------------------------------------------
 
 
-@pytest.mark.parametrize("what", ["answer", "request"])
-async def test_a_commit_whose_answer_is_lost_is_kept_once(
-    behind: RedisStore, proxy: Proxy, what: str
-) -> None:
-    await begin(behind, "a", b"1")
-    for n in range(2, 6):
-        proxy.lose = what
-        assert await behind.commit(turn("a", str(n).encode())) == "a"
-        assert proxy.lose is None
-    assert proxy.lost == 4
-    assert await journal(behind, "a") == [(n, str(n).encode()) for n in range(1, 6)]
-
-
-@pytest.mark.parametrize("what", ["answer", "request"])
-async def test_every_write_is_answered_as_it_was_done(
-    behind: RedisStore, proxy: Proxy, what: str
-) -> None:
-    proxy.lose = what
-    assert await behind.create(new("a", key="k")) == "a"
-    proxy.lose = what
-    assert await behind.send([message("a", b"1"), message("none")]) == [True, False]
-    proxy.lose = what
-    assert await claimed(behind, "w") == ["a"]
-    proxy.lose = what
-    row = await behind.claim_one("w2", "a", 100.0)
-    assert row is not None
-    assert row.fence == 2
-    proxy.lose = what
-    await behind.register(worker("w2", 500.0))
-    proxy.lose = what
-    with pytest.raises(LeaseLost):
-        await behind.commit(turn("a", fence=1))
-    await behind.commit(turn("a", fence=2, status=RunStatus.FAILED, due=None))
-    proxy.lose = what
-    assert await behind.delete(["a", "none"]) == 1
-    assert proxy.lost == 7
-    assert await behind.get("a") is None
-
-
-async def test_a_group_that_was_half_done_is_finished(behind: RedisStore, proxy: Proxy) -> None:
-    await asyncio.gather(*(begin(behind, f"r{n}", b"1") for n in range(50)))
-    proxy.lose = "answer"
-    await asyncio.gather(*(behind.commit(turn(f"r{n}", b"2")) for n in range(50)))
-    assert proxy.lost == 1
-    for n in range(50):
-        assert await journal(behind, f"r{n}") == [(1, b"1"), (2, b"2")]
-
-
-async def test_a_read_is_read_again(behind: RedisStore, proxy: Proxy) -> None:
-    await begin(behind, "a", b"1")
-    for what in ("answer", "request"):
-        assert await journal(behind, "a") == [(1, b"1")]
-        proxy.lose = what
-        assert await journal(behind, "a") == [(1, b"1")]
-    assert proxy.lost == 2
-
-
 async def test_a_call_of_long_ago_does_nothing(store: RedisStore, redis: RedisServer) -> None:
     """Bytes of a broken connection may reach the server after their repetition was answered."""
     await begin(store, "a", b"1")
@@ -590,22 +533,6 @@ def test_read_connections_are_one_or_more() -> None:
 # Sharing -----------------------------------------------------------------------------------------
 
 
-async def test_another_store_hears_of_changes(
-    store: RedisStore, redis: RedisServer, prefix: str
-) -> None:
-    other = RedisStore(redis.url(prefix))
-    await other.open()
-    await other.changed(0)
-    for n in range(3):
-        waiting = asyncio.create_task(other.changed(PATIENCE * 10))
-        await asyncio.sleep(0)
-        await store.create(new(f"r{n}"))
-        async with asyncio.timeout(PATIENCE):
-            await waiting
-        assert await other.get(f"r{n}") is not None
-    await other.close()
-
-
 async def test_prefixes_do_not_see_each_other(store: RedisStore, redis: RedisServer) -> None:
     await begin(store, "a", b"1", key="k")
     other = RedisStore(redis.url(f"t{uuid.uuid4().hex[:20]}"))
@@ -681,13 +608,9 @@ async def test_verify_finds_what_is_wrong(redis: RedisServer, prefix: str) -> No
     await store.close()
 
 
-async def test_a_fork_or_another_loop_is_refused(store: RedisStore) -> None:
+async def test_another_loop_is_refused(store: RedisStore) -> None:
     def elsewhere() -> None:
         with pytest.raises(StoreError, match="another event loop"):
             asyncio.run(store.get("a"))  # type: ignore[arg-type]
 
     await asyncio.to_thread(elsewhere)
-    store._pid += 1
-    with pytest.raises(StoreError, match="its fork"):
-        await store.get("a")
-    store._pid -= 1
