@@ -221,14 +221,16 @@ class Client:
         shown = await self._get("/api/counts")
         return {(r["definition"], RunStatus(r["status"])): r["runs"] for r in shown["counts"]}
 
-    async def journal(self, run_id: str, after: int = 0) -> list[tuple[int, float, list[Json]]]:
-        """The run's journal as JSON, behind a row."""
+    async def journal(
+        self, run_id: str, after: int = 0, limit: int | None = None
+    ) -> list[tuple[int, float, list[Json]]]:
+        """The run's journal as JSON, behind a row; at most `limit` rows, all by default."""
         found: list[tuple[int, float, list[Json]]] = []
         while True:
             page = await self._get(f"{self._of(run_id)}/journal", {"after": after})
             found += [(row["row"], row["at"], row["entries"]) for row in page["rows"]]
-            if page["next"] is None:
-                return found
+            if page["next"] is None or (limit is not None and len(found) >= limit):
+                return found[:limit]
             after = page["next"]
 
     async def why(self, run_id: str) -> Why:

@@ -452,9 +452,12 @@ class Engine:
         async for item in read_stream(worker, program, run_id, after):
             yield item
 
-    async def journal(self, run_id: str, after: int = 0) -> list[tuple[int, float, list[Json]]]:
-        """The run's journal as JSON: (row, time, entries). Needs no code of the workflow."""
-        return await looking.journal(await self._started(), run_id, after)
+    async def journal(
+        self, run_id: str, after: int = 0, limit: int | None = None
+    ) -> list[tuple[int, float, list[Json]]]:
+        """The run's journal as JSON: (row, time, entries), behind a row; at most `limit` rows, all
+        by default. Needs no code of the workflow; raises `RunNotFound`."""
+        return await looking.journal(await self._started(), run_id, after, limit)
 
     async def inspect(self, run_id: str) -> tuple[RunInfo, list[tuple[int, float, list[Json]]]]:
         """`get` and `journal` at once, by one look at the store."""

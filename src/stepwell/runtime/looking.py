@@ -22,6 +22,7 @@ from stepwell.runtime.loading import (
     batches_of,
     fold,
     fold_bare,
+    load,
     misfit_of,
     readable,
     whole_row,
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 PAGE = 500
 """How many runs are looked at, and how many messages are sent, at once."""
+
+_ROWS = 1000
+"""How many rows of a journal are read at once."""
 
 
 async def row_of(worker: Worker, run_id: str) -> RunRow:
@@ -79,11 +83,17 @@ async def batches(worker: Worker, run_id: str) -> list[tuple[float, list[Entry]]
         return [batch async for batch in batches_of(worker.store, run_id, types)]
 
 
-async def journal(worker: Worker, run_id: str, after: int) -> list[tuple[int, float, list[Json]]]:
+async def journal(
+    worker: Worker, run_id: str, after: int, limit: int | None = None
+) -> list[tuple[int, float, list[Json]]]:
     """See `Engine.journal`."""
     await row_of(worker, run_id)
     found: list[tuple[int, float, list[Json]]] = []
-    while rows := await worker.store.read(run_id, after):
+    while limit is None or len(found) < limit:
+        most = _ROWS if limit is None else min(_ROWS, limit - len(found))
+        rows = await worker.store.read(run_id, after, most)
+        if not rows:
+            break
         whole = [(row, await whole_row(worker.store, row.data)) for row in rows]
         found += [(row.seq, row.at, json.loads(data)) for row, data in whole]
         after = rows[-1].seq
@@ -111,7 +121,7 @@ async def waits(worker: Worker, run_id: str) -> list[WaitInfo]:
     """See `Engine.waits`."""
     if (await row_of(worker, run_id)).status.terminal:
         return []
-    run = await fold_bare(worker.store, run_id)
+    run = await fold_bare(worker.store, await load(worker.store, run_id))
     with readable(run_id):
         return waits_of(run)
 
@@ -123,7 +133,8 @@ async def why(worker: Worker, run_id: str) -> Why:
         return why_of(info, None, None, worker.clock.now())
     found = worker.programs.get(info.workflow)
     if found is None:
-        definition, run = None, await fold_bare(worker.store, run_id)
+        definition = None
+        run = await fold_bare(worker.store, await load(worker.store, run_id))
     else:
         definition, (run, _) = found[0].definition, await folded(worker, run_id, found[0])
     now = worker.clock.now()
@@ -147,10 +158,7 @@ async def _last_word(worker: Worker, run_id: str) -> str:
 
 async def folded(worker: Worker, run_id: str, program: Program) -> tuple[Run, Any]:
     """The run and its state, folded with its workflow's code. Raises `RunNotFound`."""
-    loaded = await worker.store.load(run_id)
-    if loaded is None:
-        raise RunNotFound(run_id)
-    return await fold(worker.store, loaded, program)
+    return await fold(worker.store, await load(worker.store, run_id), program)
 
 
 async def check(worker: Worker) -> list[tuple[RunInfo, str | None]]:

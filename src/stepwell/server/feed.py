@@ -4,6 +4,10 @@ Each item has a cursor, `row.number`, by the journal's row that it is from: the 
 reader and after every restart, so that whoever comes back with it goes on behind it. Nobody's code
 is needed. A run that is deleted while it is read ends its stream, too; a store in trouble does
 not: the stream is silent until it is back.
+
+However long a run is, only so many items of it are held. The journal is not read far ahead of the
+reader who is furthest; one who is so far behind that its next item is not held any more has its
+stream ended, and comes back with its cursor.
 """
 
 from __future__ import annotations
@@ -44,6 +48,13 @@ logger = logging.getLogger("stepwell")
 _SOON, _LATE, _AGAIN = 0.05, 10.0, 1.0
 """Seconds between two looks at a run: at first; when nothing was heard of it for long (a net: what
 happens is heard of); and when the store was in trouble."""
+
+KEPT = 5_000
+"""How many items of a run are held for readers that are behind the furthest one, at least (twice as
+many at most), and how many that nobody has read yet, at most."""
+
+_ROWS = 100
+"""How many rows of a journal are read at once."""
 
 _TOGETHER, _LONG_TOGETHER = 0.01, 0.5
 """Seconds that news of a run are gathered for: at first, and when they were of other runs for long:
@@ -95,40 +106,45 @@ class Feeds:
     def __init__(self, engine: Engine, documents: Documents) -> None:
         self._engine = engine
         self._documents = documents
-        self._feeds: dict[str, Feed] = {}
+        self._feeds: dict[str, list[Feed]] = {}
         self.readers = 0
         self._closing = False
 
     def hear(self, _name: str, fields: Mapping[str, Any]) -> None:
         """Something was decided about a run: its readers want to know."""
-        feed = self._feeds.get(str(fields.get("run")))
-        if feed is not None:
+        for feed in self._feeds.get(str(fields.get("run")), ()):
             feed.news.set()
 
     def close(self) -> None:
         """End all streams: the service stops. Readers may come back with their cursors."""
         self._closing = True
-        for feed in self._feeds.values():
-            feed.wake()
+        for feeds in self._feeds.values():
+            for feed in feeds:
+                feed.wake()
 
     async def read(
         self, run_id: str, after: Cursor, heartbeat: float
     ) -> AsyncGenerator[Item | None]:
         """The items of a run behind a cursor, until it has ended; None every `heartbeat` seconds
         in which there is none."""
-        feed = self._feeds.get(run_id)
+        feeds = self._feeds.setdefault(run_id, [])
+        feed = next((each for each in feeds if each.forgotten <= after), None)
         if feed is None:
-            feed = self._feeds[run_id] = Feed(self._engine, self._documents, run_id)
+            feed = Feed(self._engine, self._documents, run_id)
+            feeds.append(feed)
         feed.readers += 1
         self.readers += 1
-        position = 0
+        position = feed.dropped
         try:
             while not self._closing:
-                while position < len(feed.items):
-                    item = feed.items[position]
+                while feed.dropped <= position < feed.dropped + len(feed.items):
+                    item = feed.items[position - feed.dropped]
                     position += 1
+                    feed.has_come(position)
                     if item.cursor > after:
                         yield item
+                if position < feed.dropped:
+                    return
                 if feed.closed:
                     return
                 try:
@@ -139,16 +155,28 @@ class Feeds:
         finally:
             self.readers -= 1
             feed.readers -= 1
-            if not feed.readers and self._feeds.get(run_id) is feed:
-                del self._feeds[run_id]
+            if not feed.readers:
                 feed.task.cancel()
+                feeds.remove(feed)
+                if not feeds and self._feeds.get(run_id) is feeds:
+                    del self._feeds[run_id]
 
 
 class Feed:
-    """Follows one run for as long as someone reads."""
+    """Follows one run for as long as someone reads.
+
+    Attributes:
+        items: what is held, in order.
+        dropped: how many items there were before those.
+        forgotten: the cursor of the last of them.
+    """
 
     def __init__(self, engine: Engine, documents: Documents, run_id: str) -> None:
         self.items: list[Item] = []
+        self.dropped = 0
+        self.forgotten: Cursor = (0, 0)
+        self._furthest = 0
+        self._room = asyncio.Event()
         self.closed = False
         self.more = asyncio.Event()
         self.news = asyncio.Event()
@@ -158,6 +186,21 @@ class Feed:
         self._run_id = run_id
         self._row = 0
         self.task = asyncio.get_running_loop().create_task(self._follow())
+
+    def has_come(self, position: int) -> None:
+        """A reader has come so far."""
+        if position > self._furthest:
+            self._furthest = position
+            self._room.set()
+            if position - self.dropped >= 2 * KEPT:  # seldom, and many: it costs little for each
+                self.forgotten = self.items[KEPT - 1].cursor
+                self.dropped += KEPT
+                del self.items[:KEPT]
+
+    async def _until_there_is_room(self) -> None:
+        while self.dropped + len(self.items) - self._furthest >= KEPT:
+            self._room.clear()
+            await self._room.wait()
 
     def wake(self) -> None:
         """Have the readers look."""
@@ -196,15 +239,18 @@ class Feed:
             try:
                 if reader is None:
                     reader = Reader(await self._engine.get(self._run_id), self._documents)
-                rows = await self._engine.journal(self._run_id, self._row)
+                rows = await self._engine.journal(self._run_id, self._row, _ROWS)
             except StoreError as error:
                 logger.warning("run %s can't be followed just now: %s", self._run_id, error)
                 await asyncio.sleep(_AGAIN)
                 continue
             for seq, at, entries in rows:
                 self._take(reader, seq, at, decoded(entries, at))
+                await self._until_there_is_room()
             if reader.history.ended is not None:
                 return
+            if len(rows) == _ROWS:
+                continue
             if rows:
                 pause, gather = _SOON, _TOGETHER
             else:
@@ -235,6 +281,8 @@ class Feed:
                     **fields,
                 }
                 self.items.append(Item((seq, number), kind, _dumps(shown)))
+            if work is not None and work.ended is not None:
+                reader.forget(work)
         self._row = seq
         self.wake()
 

@@ -18,11 +18,14 @@ from stepwell.server.feed import Item, cursor_of
 from stepwell.server.paths import name_in, part_of
 from stepwell.server.patience import patience_of
 from stepwell.server.problems import Problem
-from stepwell.server.service import JOURNAL_PAGE, Service
+from stepwell.server.service import Service
 from stepwell.server.shown import summary
 from stepwell.values import RunStatus
 
 router = APIRouter()
+
+JOURNAL_PAGE = 1000
+"""How many rows of a journal are shown at once."""
 
 Wait = Annotated[
     float | None,
@@ -302,7 +305,8 @@ async def journal(
     after: Annotated[int, Query(ge=0, le=2**53, description="Rows behind this one.")] = 0,
 ) -> Response:
     """What was decided about a run, row by row, at most 1,000 at a time."""
-    rows = await service_of(request).journal(known_id(workflow_id), after)
+    engine = service_of(request).engine
+    rows = await engine.journal(known_id(workflow_id), after, JOURNAL_PAGE)
     shown = [{"row": seq, "at": at, "entries": entries} for seq, at, entries in rows]
     last = rows[-1][0] if len(rows) >= JOURNAL_PAGE else None
     return Answer({"rows": shown, "next": last})

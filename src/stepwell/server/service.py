@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -36,9 +35,6 @@ from stepwell.server.metrics import Metrics
 from stepwell.server.problems import RETRY_AFTER, Problem
 from stepwell.server.shown import Reader
 from stepwell.values import RunStatus
-
-JOURNAL_PAGE = 1000
-"""How many rows of a journal are shown at once."""
 
 _BIG = 300
 """A document with more tasks is compiled in a thread."""
@@ -254,12 +250,6 @@ class Service:
         return (
             f" It is kept in memory only, and survives nothing (durability: {self.durability()})."
         )
-
-    async def journal(self, run_id: str, after: int) -> list[tuple[int, float, Any]]:
-        """Some rows of a run's journal, behind one."""
-        await self.engine.get(run_id)
-        rows = await self.engine.store.read(run_id, after, JOURNAL_PAGE)
-        return [(r.seq, r.at, json.loads(await self.engine.whole(r.data))) for r in rows]
 
     def definitions(self) -> dict[str, Program]:
         """The workflows that can be started by name."""

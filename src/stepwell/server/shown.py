@@ -63,6 +63,10 @@ class Reader:
             return None  # of work from before a saved context was gone on with
         return work if work is not None and self.name_of(work) is not None else None
 
+    def forget(self, work: Work) -> None:
+        """Nobody asks for a piece of work any more; nothing comes of one that has ended."""
+        self.history.works.pop(work.id, None)
+
     def read_all(self, batches: Iterable[Batch]) -> None:
         """Take in some rows."""
         for _, at, entries in batches:
