@@ -20,7 +20,6 @@ from typing import Any, Protocol, Self, cast
 from stepwell.authoring.events.model import Event
 from stepwell.authoring.events.state_store import InMemoryStateStore
 from stepwell.authoring.program import Program
-from stepwell.errors import StoreUnavailable
 from stepwell.kernel.journal import Entry
 from stepwell.kernel.outcomes import Message
 from stepwell.runtime import letting_go, looking, parking, speaking
@@ -41,9 +40,6 @@ from stepwell.stores.registry import open_store
 from stepwell.values import Clock, Json, RunStatus
 
 logger = logging.getLogger("stepwell")
-
-_UNSURE = 1.0
-"""Seconds after a lease at which who starts a run is told that nobody knows whether it is kept."""
 
 
 class Startable(Protocol):
@@ -317,7 +313,7 @@ class Engine:
 
         A store in trouble (locked, full, gone) is asked again for as long as the engine's `lease`;
         then its error is raised, and there is no such run. One that went away in the midst of it
-        can't be asked whether it kept the run: a second later that is raised as `StoreUnavailable`,
+        can't say whether it kept the run: after two leases that is raised as `StoreUnavailable`,
         and if it did, the run goes on when it is back.
 
         Args:
@@ -361,16 +357,7 @@ class Engine:
             correlation=correlation,
             priority=priority,
         )
-        patience = self._worker.lease + _UNSURE
-        try:
-            async with asyncio.timeout(patience):
-                await handler.started()
-        except TimeoutError:
-            raise StoreUnavailable(
-                f"the store did not say within {patience:g} s whether run {handler.run_id} is kept",
-                hint="If it is, the run goes on when the store is back. Ask for it by its id, or "
-                "start it again with the same id or key: there will be one.",
-            ) from None
+        await handler.started()
         return handler
 
     def _resolve(self, workflow: str | type | Startable) -> tuple[Program, object]:
