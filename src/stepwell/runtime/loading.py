@@ -80,15 +80,19 @@ async def fold(
     return run, state
 
 
-async def fold_bare(store: Store, run_id: str) -> Run:
-    """The run, folded without its workflow's code: payloads stay plain data. Raises
-    `RunNotFound`."""
+async def load(store: Store, run_id: str) -> Loaded:
+    """What the store has of the run. Raises `RunNotFound`."""
     loaded = await store.load(run_id)
     if loaded is None:
         raise RunNotFound(run_id)
+    return loaded
+
+
+async def fold_bare(store: Store, loaded: Loaded) -> Run:
+    """The run, folded without its workflow's code: payloads stay plain data."""
     types = TypeRegistry(())
-    run = Run(run_id)
-    with readable(run_id):
+    run = Run(loaded.row.id)
+    with readable(run.id):
         if loaded.snapshot is not None:
             run = restore(json.loads(loaded.snapshot.data)["run"], types)
         for row in loaded.rows:

@@ -12,7 +12,7 @@ from stepwell.authoring.program import TypeRegistry
 from stepwell.errors import WorkflowRuntimeError
 from stepwell.kernel.journal import Entry, RunEnded, RunResumed
 from stepwell.runtime import codec
-from stepwell.runtime.loading import fold_bare
+from stepwell.runtime.loading import fold_bare, load
 from stepwell.runtime.looking import every, row_of
 from stepwell.stores.base import Commit, NewMessage, RunFilter, RunRow
 from stepwell.values import ErrorInfo, Json, RunStatus
@@ -66,7 +66,7 @@ async def _unpark(worker: Worker, run_id: str) -> None:
         raise WorkflowRuntimeError(f"run {run_id} is held by another worker")
     with worker.letting_go.unless_moved(row):
         now = worker.clock.now()
-        run = await fold_bare(worker.store, run_id)
+        run = await fold_bare(worker.store, await load(worker.store, run_id))
         deadline = run.deadline
         if deadline is not None:  # the time it was parked does not count
             deadline += max(0.0, now - run.parked_at)

@@ -16,9 +16,10 @@ from stepwell.errors import InvalidArgument, NoPendingQuestion
 from stepwell.kernel.outcomes import Message
 from stepwell.runtime import codec
 from stepwell.runtime.arguments import an_answer, an_event, word, words
-from stepwell.runtime.looking import row_of, waits
+from stepwell.runtime.loading import fold_bare, load, readable
+from stepwell.runtime.looking import row_of
 from stepwell.runtime.messages import message_for
-from stepwell.runtime.views import WaitInfo, answered_by, in_short
+from stepwell.runtime.views import WaitInfo, answered_by, in_short, waits_of
 from stepwell.stores.base import NewMessage
 
 if TYPE_CHECKING:
@@ -89,13 +90,13 @@ class Answers:
 
 async def _question(worker: Worker, run_id: str, question: str | None) -> WaitInfo:
     """The question that is asked, and that nothing kept answers already."""
-    await row_of(worker, run_id)
-    loaded = await worker.store.load(run_id)
-    messages = () if loaded is None else loaded.messages  # before the waits: none slips through
-    asked = [w for w in await waits(worker, run_id) if w.event is not None]
+    loaded = await load(worker.store, run_id)
+    run = await fold_bare(worker.store, loaded)
+    with readable(run_id):
+        asked = [w for w in waits_of(run) if w.event is not None]
     if question is not None:
         asked = [w for w in asked if w.id == question]
-    answered = {answered_by(message) for message in messages}
+    answered = {answered_by(message) for message in loaded.messages}
     waiting = [w for w in asked if w.id not in answered]
     if len(waiting) == 1:
         return waiting[0]
