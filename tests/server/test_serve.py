@@ -368,18 +368,16 @@ def test_a_document_is_run_in_memory_and_in_a_store(
 
 
 def test_random_requests_never_find_a_fault_of_the_service(serve: Serve, tmp_path: Path) -> None:
-    """A few of each route; `schemathesis run http://127.0.0.1:8000/openapi.json` tries more."""
+    """A few of each route; RELIABILITY.md says how to try thousands. Not that all is taken that the
+    description allows: what a task is called, and numbers over 64 bits, it can't say."""
     program = Path(sys.executable).with_name("schemathesis")
     if not program.exists():
         pytest.skip("schemathesis is not installed")
     served = serve()
-    checks = (
-        "not_a_server_error,status_code_conformance,content_type_conformance,"
-        "response_schema_conformance"
-    )
     done = subprocess.run(
         [
-            *(str(program), "run", f"{served.url}/openapi.json", "--checks", checks),
+            *(str(program), "run", f"{served.url}/openapi.json", "--checks", "all"),
+            *("--exclude-checks", "positive_data_acceptance"),
             *("--phases", "fuzzing", "-n", "4", "--request-timeout", "15", "--no-color"),
             *("--seed", "1", "--suppress-health-check", "all"),
         ],

@@ -121,6 +121,7 @@ async def _serve(wanted: Settings) -> Exit:
                 console,
                 [
                     ("serving", f"http://{address}:{port}/docs"),
+                    ("console", f"http://{address}:{port}/"),
                     ("store", f"{opened.engine.url} (durability: {service.durability()})"),
                     ("tasks", ", ".join(tasks.names())),
                     ("workflows", ", ".join(service.definitions())),
