@@ -295,6 +295,22 @@ async def test_a_pooler_of_sessions_is_as_good_as_none(
         await other.close()
 
 
+async def test_a_pooler_that_hid_that_it_shares_sessions_is_named_later(
+    postgres: PostgresServer, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it is busy, two connections are hardly ever given one session while they look."""
+    monkeypatch.setattr(place, "_LOOKS_FOR_A_SHARED_SESSION", 0)
+    with pooler(postgres, "transaction") as where:
+        store = PostgresStore(f"{where}&schema={schema}")
+        with pytest.raises(StoreError) as raised:
+            await store.open()
+            for n in range(20):
+                await begin(store, f"run{n}", b"1")
+                await asyncio.gather(*(store.load(f"run{n}") for _ in range(4)))
+        assert "session mode" in raised.value.hint
+        await store.close()
+
+
 @pytest.mark.parametrize("mode", ["transaction", "statement"])
 async def test_a_pooler_that_shares_sessions_is_refused(
     postgres: PostgresServer, schema: str, mode: str

@@ -54,12 +54,18 @@ _ROLE = (
     "The role needs CREATE on the database, once, or a schema that it owns: CREATE SCHEMA name"
     " AUTHORIZATION role."
 )
+_HIDDEN = (
+    "What the store made is gone, or hidden: by a pooler that shares sessions (PgBouncer must be in"
+    f" session mode), or from the role. {_ROLE}"
+)
 _HINTS_BY_STATE: dict[str, str] = {
     "28": "Check the user, the password (also PGPASSWORD and ~/.pgpass) and pg_hba.conf.",
     "3D": "Create the database first (createdb); a store creates its schema, never a database.",
     "3F": _ROLE,
     "42501": _ROLE,
-    "42P01": f"The tables are gone, or hidden. {_ROLE}",
+    "42P01": _HIDDEN,  # no such table
+    "42883": _HIDDEN,  # no such function
+    "26000": _HIDDEN,  # no such prepared statement
     "53300": "Raise max_connections, or lower read_connections of the stores.",
 }
 # libpq does not pass on the SQLSTATE of what a server says to a new connection.
