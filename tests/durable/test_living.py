@@ -282,14 +282,17 @@ async def test_a_result_is_there_for_an_engine_that_never_ran_it(
     assert handler.is_done()
 
 
-async def test_ten_thousand_waiting_runs_cost_a_restart_nothing(
+MANY = 10_000
+
+
+async def test_many_thousand_waiting_runs_cost_a_restart_nothing(
     virtual_clock: VirtualClock, tmp_path: Path
 ) -> None:
     bodies = Bodies()
     flow = Month(timeout=None)
     soon = type("Soon", (Month,), {})(timeout=None, workflow_name="soon")
     first = virtual_clock.engine(url_of(tmp_path), [flow, soon], max_active=20_000)
-    handlers = [flow.run(engine=first) for _ in range(10_000)]
+    handlers = [flow.run(engine=first) for _ in range(MANY)]
     for handler in handlers:
         await handler.started()
     await virtual_clock.settle()

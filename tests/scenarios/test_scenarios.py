@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import itertools
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,7 +15,7 @@ import pytest
 from tests.scenarios import documents, events, machines, pipelines
 from tests.scenarios.world import DAY, HOUR, LEASE, Life, Seen, Style, World, broken, played, said
 from tests.servers.postgres import postgres, postgres_url_for
-from tests.servers.redis import RedisServer, redis
+from tests.servers.redis import redis, redis_url_for
 
 from stepwell.errors import WorkflowCancelledByUser, WorkflowTimeoutError
 from stepwell.stores.base import Store
@@ -27,7 +25,7 @@ from stepwell.stores.redis import RedisStore
 from stepwell.stores.sqlite import SQLiteStore
 from stepwell.testing import clock
 
-__all__ = ["postgres", "postgres_url_for", "redis"]
+__all__ = ["postgres", "postgres_url_for", "redis", "redis_url_for"]
 
 STYLES: Mapping[str, Style] = {
     "events": events.STYLE,
@@ -335,15 +333,11 @@ def in_memory(style: str, name: str) -> Seen:
     return played(STYLES[style], SCENARIOS[name][1], lambda: store)
 
 
-_numbers = itertools.count()
-
-
 @pytest.fixture
 def open_store(
     store: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[], Store]:
     """Opens the store that is tested: another one each time, on the same runs."""
-    place = f"s{os.getpid()}_{next(_numbers)}"
     match store:
         case "memory":
             kept = MemoryStore()
@@ -352,12 +346,12 @@ def open_store(
             return lambda: SQLiteStore(tmp_path / "runs.db", durability="process")
         case "postgres":
             url_for = request.getfixturevalue("postgres_url_for")
-            return lambda: PostgresStore(url_for(place))
+            return lambda: PostgresStore(url_for(tmp_path))
         case _:
             # Verbs are waited for anyway; the connections that are open say nothing else.
             monkeypatch.setattr(clock, "_NETWORK", 0.0)
-            one: RedisServer = request.getfixturevalue("redis")
-            return lambda: RedisStore(one.url(place))
+            url_for = request.getfixturevalue("redis_url_for")
+            return lambda: RedisStore(url_for(tmp_path))
 
 
 MATRIX = [

@@ -7,17 +7,15 @@ the loop also drives the connections of the store on Redis.
 
 from __future__ import annotations
 
-import itertools
-import os
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.durable import test_broadcast
-from tests.servers.postgres import postgres
-from tests.servers.redis import redis
+from tests.durable import test_broadcast, test_living
+from tests.servers.postgres import postgres, postgres_url_for
+from tests.servers.redis import redis, redis_url_for
 
 from stepwell import Engine
 from stepwell.stores import registry
@@ -26,7 +24,7 @@ from stepwell.stores.postgres import PostgresStore
 from stepwell.stores.redis import RedisStore
 from stepwell.testing import VirtualClock, clock
 
-__all__ = ["postgres", "redis"]
+__all__ = ["postgres", "postgres_url_for", "redis", "redis_url_for"]
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -36,19 +34,18 @@ _NAMES = (
 )
 _MODULES = [import_module(f"tests.durable.test_{name}") for name in _NAMES.split()]
 _STORES: dict[str, Callable[[str], Store]] = {"postgres": PostgresStore, "redis": RedisStore}
-_numbers = itertools.count()
 
 
 @pytest.fixture(autouse=True, params=[*_STORES])
 def on_a_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every store that is asked for is one of this server."""
-    make, server = _STORES[request.param], request.getfixturevalue(request.param)
+    make, url_for = _STORES[request.param], request.getfixturevalue(f"{request.param}_url_for")
 
     def in_memory(*_: object, **__: object) -> Store:
-        return make(server.url(f"d{os.getpid()}_{next(_numbers)}"))
+        return make(url_for(object()))
 
     def in_file(path: str | Path, **_: object) -> Store:
-        return make(server.url_for(Path(path).absolute()))
+        return make(url_for(Path(path).absolute()))
 
     for module in _MODULES:
         for name, kind in (("MemoryStore", in_memory), ("SQLiteStore", in_file)):
@@ -59,6 +56,7 @@ def on_a_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         "sqlite": lambda url, location, options: in_file(location[1:]),
     }
     monkeypatch.setattr(registry, "_KINDS", kinds)
+    monkeypatch.setattr(test_living, "MANY", 1_000)  # ten thousand are made in a file
     if request.param == "redis":
         # Verbs of the store are waited for anyway; the connections that are open say nothing else.
         monkeypatch.setattr(clock, "_NETWORK", 0.0)
