@@ -403,6 +403,12 @@ def test_any_boxes_and_arrows_are_laid_out_readably(
     check_readable(layout(sizes, links), sizes, links)
 
 
+def test_labels_of_arrows_from_a_box_to_itself_stand_apart() -> None:
+    sizes = {"a": Size(20, 20)}
+    links = [Link("a", "a", Size(width, 8)) for width in (79, 8, 140, 20)]
+    check_readable(layout(sizes, links), sizes, links)
+
+
 def test_arrows_lead_down_unless_they_close_a_cycle() -> None:
     sizes = {n: Size(40, 20) for n in "abcd"}
     links = [Link("a", "b"), Link("b", "c"), Link("c", "a"), Link("a", "d"), Link("c", "c")]

@@ -75,12 +75,13 @@ def fitting(curve: Sequence[Point], size: Size, placed: Iterable[Box]) -> Box | 
 
 
 def loop_of(box: Box, label: Size | None, reach: float) -> Path:
-    """An arrow from a box to itself, on its right side; its controls are `reach` away."""
+    """An arrow from a box to itself, on its right side, which it leaves by `reach`."""
     right, middle = box.x + box.w, box.y + box.h / 2
     low, high = middle + box.h * 0.28, middle - box.h * 0.28
-    points = ((right, low), (right + reach, low), (right + reach, high), (right, high))
+    control = right + reach / 0.75  # a curve goes three quarters of the way to such controls
+    points = ((right, low), (control, low), (control, high), (right, high))
     place = None
     if label is not None:
-        x = right + reach * 0.75 + LABEL_GAP
+        x = right + reach + LABEL_GAP
         place = Box(x, middle - label.h / 2, label.w, label.h)
     return Path(points, place, back=True)

@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from stepwell.authoring.drawing.curves import (
-    LABEL_GAP,
     first_sloped,
     fitting,
     go_bent,
@@ -52,6 +51,7 @@ LAYER_GAP = 40.0
 PART_GAP = 48.0
 PORT_STEP = 16.0
 SELF_LOOP = 26.0
+SELF_REACH = 16.5
 ROW_WIDTH = 1500.0
 
 
@@ -139,7 +139,7 @@ class _Part:
         self.reach = dict.fromkeys(self.loops, 0.0)
         for n in self.loops:
             slot = self.slots[self.index[links[n].source]]
-            self.reach[n] = (slot.w - sizes[links[n].source].w) / 2 + SELF_LOOP - LABEL_GAP
+            self.reach[n] = (slot.w - sizes[links[n].source].w) / 2 + SELF_REACH
             label = links[n].label
             slot.w += 2 * (SELF_LOOP + (label.w if label else 0.0))
         self.sizes = sizes
