@@ -178,10 +178,14 @@ async def test_another_process_that_holds_the_file_only_makes_it_slow(tmp_path: 
 class Broken(Hook):
     """Raises what no store should, from one verb, for a while."""
 
-    on = False
+    def __init__(self, verb: str) -> None:
+        self.verb = verb
+        self.on = False
+        self.raised = asyncio.Event()
 
     async def around(self, verb: str, call: Callable[[], Awaitable[T]]) -> T:
-        if self.on and verb == "workers":
+        if self.on and verb == self.verb:
+            self.raised.set()
             raise ZeroDivisionError("a fault of the store")
         return await call()
 
@@ -189,11 +193,27 @@ class Broken(Hook):
 async def test_the_lease_is_renewed_whatever_else_goes_wrong(
     virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store, broken = MemoryStore(), Broken()
+    store, broken = MemoryStore(), Broken("workers")
     engine = virtual_clock.engine(hooked(store, broken), lease=30.0)
     await engine.start_up()
     broken.on = True
     await virtual_clock.advance(100)
     (worker,) = await store.workers()
     assert worker.until > virtual_clock.now()
+    assert "a fault of the store" in caplog.text
+
+
+async def test_a_worker_that_heard_nonsense_goes_on_listening(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store, broken = MemoryStore(), Broken("changed")
+    broken.on = True
+    async with Engine(hooked(store, broken), [Linear], poll=0.01) as engine:
+        await broken.raised.wait()
+        broken.on = False
+        other = Engine(store, worker=False)
+        await other.start(Linear(), run_id="r")
+        async with asyncio.timeout(10):
+            assert await engine.result("r") == 2
+    await other.stop()
     assert "a fault of the store" in caplog.text

@@ -125,6 +125,13 @@ def offset(server: RedisServer) -> str:
     return line
 
 
+def until_in_step(primary: RedisServer, replica: RedisServer) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while offset(primary) != offset(replica):
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
+
+
 async def test_a_failover_that_lost_acknowledged_writes_is_noticed(
     own_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -139,9 +146,7 @@ async def test_a_failover_that_lost_acknowledged_writes_is_noticed(
             await store.open()
             await store.register(worker("w", 1000.0))
             await begin_run(store, "a", b"1")
-            async with asyncio.timeout(PATIENCE):
-                while offset(own_server) != offset(replica):
-                    await asyncio.sleep(0.01)
+            await asyncio.to_thread(until_in_step, own_server, replica)
             replica.say("REPLICAOF NO ONE")  # and the primary does not know it yet
             await store.commit(turn("a", b"2"))
             own_server.kill()
@@ -274,6 +279,39 @@ async def test_a_slot_that_moved_away_is_said_with_its_place(redis: RedisServer)
             assert "Name the node" in str(raised.value.hint)
         await store.register(worker("w", 1.0))
         await store.close()
+
+
+# The connection that listens ----------------------------------------------------------------------
+
+
+async def test_who_listens_goes_on_whatever_is_heard(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard = line.Line.heard
+    broken = 2
+
+    async def hear(self: line.Line) -> line.Reply:
+        nonlocal broken
+        if broken:
+            broken -= 1
+            raise ValueError("what is that?")
+        return await heard(self)
+
+    monkeypatch.setattr(line.Line, "heard", hear)
+    one, other = (RedisStore(redis.url("heard")) for _ in range(2))
+    await one.open()
+    await other.open()
+    async with asyncio.timeout(PATIENCE):
+        while broken:
+            await one.changed(PATIENCE)
+        assert "what is that?" in caplog.text
+        await one.changed(0.5)
+        waiting = asyncio.ensure_future(one.changed(PATIENCE * 10))
+        await asyncio.sleep(0)
+        await other.create(new("a"))
+        await waiting
+    await one.close()
+    await other.close()
 
 
 # Bounds ------------------------------------------------------------------------------------------

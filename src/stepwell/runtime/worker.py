@@ -183,6 +183,9 @@ class Worker:
             except StoreError as error:
                 logger.error("worker %s: the store is in trouble: %s", self.id, error)
                 await asyncio.sleep(self.poll)
+            except Exception as bug:
+                logger.critical("worker %s: listening failed", self.id, exc_info=bug)
+                await asyncio.sleep(self.poll)
             self._wake.set()
             await asyncio.sleep(_QUIET)
 
