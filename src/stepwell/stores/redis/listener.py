@@ -57,9 +57,7 @@ class Listener:
                 await self._listen(line)
             except (StoreError, *BROKEN) as error:
                 logger.debug("%s: nobody listens: %s", self._place.url, error)
-            except (
-                Exception
-            ) as bug:  # of ours, or of redis-py: those who wait are not to hang on it
+            except Exception as bug:  # those who wait are not to hang on it
                 logger.critical("%s: listening failed", self._place.url, exc_info=bug)
             finally:
                 await line.close()
