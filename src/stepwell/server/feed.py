@@ -13,6 +13,7 @@ stream ended, and comes back with its cursor.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
@@ -110,10 +111,12 @@ class Feeds:
         self.readers = 0
         self._closing = False
 
-    def hear(self, _name: str, fields: Mapping[str, Any]) -> None:
+    def hear(self, name: str, fields: Mapping[str, Any]) -> None:
         """Something was decided about a run: its readers want to know."""
         for feed in self._feeds.get(str(fields.get("run")), ()):
             feed.news.set()
+            if name == "run.ended":
+                feed.over.set()
 
     def close(self) -> None:
         """End all streams: the service stops. Readers may come back with their cursors."""
@@ -180,6 +183,7 @@ class Feed:
         self.closed = False
         self.more = asyncio.Event()
         self.news = asyncio.Event()
+        self.over = asyncio.Event()  # nothing will come that could be gathered with the end
         self.readers = 0
         self._engine = engine
         self._documents = documents
@@ -264,7 +268,9 @@ class Feed:
                 await self.news.wait()
         except TimeoutError:
             return False
-        await asyncio.sleep(gather)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(gather):
+                await self.over.wait()
         return True
 
     def _take(self, reader: Reader, seq: int, at: float, entries: list[Entry]) -> None:

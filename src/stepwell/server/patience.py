@@ -29,13 +29,16 @@ class Patience:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._limit = asyncio.timeout(seconds)
+        self._limit = asyncio.timeout(None)
+        self._until: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._runs = False
         self._for_body = False
 
     async def __aenter__(self) -> None:
         await self._limit.__aenter__()
         self._runs = True
+        self.renew()
 
     async def __aexit__(
         self,
@@ -44,6 +47,8 @@ class Patience:
         trace: TracebackType | None,
     ) -> None:
         self._runs = False
+        if self._timer is not None:
+            self._timer.cancel()
         await self._limit.__aexit__(kind, error, trace)
 
     @property
@@ -53,13 +58,27 @@ class Patience:
 
     def lift(self) -> None:
         """From now on there is no limit."""
-        if self._runs and not self.is_over:
-            self._limit.reschedule(None)
+        self._until = None
 
     def renew(self) -> None:
         """From now on it is the full time again."""
-        if self._runs and not self.is_over:
-            self._limit.reschedule(asyncio.get_running_loop().time() + self.seconds)
+        if self._runs:
+            loop = asyncio.get_running_loop()
+            self._until = loop.time() + self.seconds
+            if self._timer is None:
+                self._timer = loop.call_at(self._until, self._look)
+
+    def _look(self) -> None:
+        """The time that the timer was set for has come; it is not set again whenever the limit is
+        moved, which nearly every request does and hardly one needs."""
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        if self._until is None:
+            return
+        if self._until > loop.time():
+            self._timer = loop.call_at(self._until, self._look)
+        elif not self.is_over:
+            self._limit.reschedule(loop.time())
 
     @contextmanager
     def for_body(self) -> Generator[None]:
