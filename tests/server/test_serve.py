@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -21,29 +20,9 @@ from click.testing import CliRunner
 from stepwell.cli.main import cli
 
 TASKS = """
-import logging
 from pathlib import Path
 
-from stepwell.tasks import Task, TaskStatus, task
-
-logger = logging.getLogger(__name__)
-
-
-class MyCustomTask(Task):
-    def __init__(self):
-        super().__init__("my_custom_task")
-
-    async def execute(self) -> bool:
-        try:
-            self.set_status(TaskStatus.RUNNING)
-            logger.info("Running my custom task")
-            # Task implementation here
-            self.set_status(TaskStatus.SUCCEEDED)
-            return True
-        except Exception as e:
-            logger.error(f"Error in my custom task: {e}")
-            self.set_status(TaskStatus.FAILED)
-            return False
+from stepwell.tasks import task
 
 
 @task("note")
@@ -143,31 +122,6 @@ def serve(tmp_path: Path) -> Generator[Serve]:
     yield start
     for one in running:
         one.close()
-
-
-def test_the_requests_of_the_text(serve: Serve) -> None:
-    served = serve("--tasks", "shop_tasks")
-    headers = {"Content-Type": "application/json"}
-    answer = served.http.post("/api/workflow", content=CREATE, headers=headers)
-    assert answer.status_code == 202
-    run_id = answer.json()["workflow_id"]
-    stream = served.http.get(f"/api/workflow/{run_id}/events").text
-    assert stream.count("event: task.succeeded") == 3
-    shown = served.http.get(f"/api/workflow/{run_id}").json()
-    assert shown["status"] == "completed"
-    assert [t["status"] for s in shown["steps"] for t in s["tasks"]] == ["succeeded"] * 3
-    listed = served.http.get("/api/workflows").json()["workflows"]
-    assert [run["workflow_id"] for run in listed] == [run_id]
-    assert "/api/workflow" in served.http.get("/docs").text
-    # The text's own task, in a module of its own.
-    body = {
-        "name": "mine",
-        "steps": [{"execution_type": "sequential", "tasks": [{"name": "my_custom_task"}]}],
-    }
-    mine = served.http.post("/api/workflow?wait=20", json=body).json()
-    assert mine["steps"][0]["tasks"][0]["status"] == "succeeded"
-    served.process.send_signal(signal.SIGTERM)
-    assert served.process.wait(20) == 0
 
 
 def test_a_killed_service_goes_on_with_its_documents(serve: Serve, tmp_path: Path) -> None:

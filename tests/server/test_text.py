@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Generator
@@ -134,11 +135,15 @@ def test_the_commands_of_the_text_run_as_they_stand(serve: Serve) -> None:
     port = port_of(served.url)
     (started,) = objects(shell(START, port))
     run_id = started["workflow_id"]
-    assert served.http.get(f"/api/workflow/{run_id}/events").status_code == 200  # to its end
+    stream = served.http.get(f"/api/workflow/{run_id}/events").text
+    assert stream.count("event: task.succeeded") == 3
     one, all_of_them = objects(shell(LOOK, port, YOUR_WORKFLOW_ID=run_id))
     assert (one["name"], one["status"]) == ("sample_workflow", "completed")
+    assert [t["status"] for s in one["steps"] for t in s["tasks"]] == ["succeeded"] * 3
     assert [run["workflow_id"] for run in all_of_them["workflows"]] == [run_id]
-    assert served.http.get("/docs").status_code == 200
+    assert "/api/workflow" in served.http.get("/docs").text
+    served.process.send_signal(signal.SIGTERM)
+    assert served.process.wait(20) == 0
 
 
 def test_the_task_class_of_the_text_works_as_it_stands(serve: Serve, tmp_path: Path) -> None:
