@@ -17,8 +17,14 @@ from stepwell import (
     Workflow,
     step,
 )
-from stepwell.errors import NoPendingQuestion, RunNotFound, WorkflowCancelledByUser
-from stepwell.testing import HookedEngine, VirtualClock
+from stepwell.errors import (
+    NoPendingQuestion,
+    RunNotFound,
+    StoreUnavailable,
+    WorkflowCancelledByUser,
+)
+from stepwell.stores.memory import MemoryStore
+from stepwell.testing import Failing, HookedEngine, VirtualClock, hooked
 from stepwell.values import RunStatus
 
 pytestmark = pytest.mark.timeout(30)
@@ -177,6 +183,41 @@ async def test_an_engine_without_the_code_can_signal_and_answer(
     await looker.stop()
     second = virtual_clock.engine(url, [flow])
     assert await second.result(run_id) == "from outside"
+
+
+async def test_an_event_sent_through_the_context_waits_for_a_store_in_trouble(
+    virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who sends it so can't be told that it was not kept."""
+    trouble = Failing()
+    engine = virtual_clock.engine(hooked(MemoryStore(), trouble))
+    handler = await engine.start(asks())
+    await virtual_clock.settle()
+    trouble.error = StoreUnavailable("the server is away")
+    assert handler.ctx is not None
+    for text in ("first", "second", "third"):
+        handler.ctx.send_event(Answer(text=text))
+    await virtual_clock.advance(60)
+    assert not handler.is_done()
+    assert "the server is away" in caplog.text
+    assert trouble.refused < 200
+    trouble.error = None
+    assert await handler == "first"
+
+
+async def test_an_event_that_waits_for_the_store_does_not_keep_the_engine_from_stopping(
+    virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    trouble = Failing()
+    engine = virtual_clock.engine(hooked(MemoryStore(), trouble))
+    handler = await engine.start(asks())
+    await virtual_clock.settle()
+    trouble.error = StoreUnavailable("the server is away")
+    assert handler.ctx is not None
+    handler.ctx.send_event(Answer(text="first"))
+    await virtual_clock.advance(10)
+    await engine.stop()
+    assert "may be lost" in caplog.text
 
 
 async def test_an_event_that_nobody_takes_does_no_harm(sqlite_engine: HookedEngine) -> None:

@@ -15,7 +15,14 @@ import logging
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from stepwell.errors import StoreCorrupt, StoreError
+from stepwell.errors import (
+    StoreCorrupt,
+    StoreError,
+    StoreFull,
+    StoreLocked,
+    StoreReadOnly,
+    StoreUnavailable,
+)
 from stepwell.kernel.inputs import (
     Arrived,
     CancelAsked,
@@ -40,6 +47,12 @@ logger = logging.getLogger("stepwell")
 _FROM_OUTSIDE = frozenset({"event", "stream", "cancel", "park", "resume"})
 """Kinds of messages that a run can do without when they make no sense."""
 
+_TROUBLE = (StoreUnavailable, StoreLocked, StoreFull, StoreReadOnly)
+"""What a store says that may do the same later."""
+
+_PAUSE, _LONG_PAUSE = 0.05, 5.0
+"""Seconds between two tries of a store in trouble: at first, and when it takes long."""
+
 
 class Inbox:
     """Sends messages to runs, and has the runs of one worker take theirs in."""
@@ -47,6 +60,8 @@ class Inbox:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._posted: list[NewMessage] = []
+        self._posting: asyncio.Task[None] | None = None
         self._reading: dict[str, bool] = {}  # the runs that are being read; whether once more
 
     # --- sending ---------------------------------------------------------------------------------
@@ -67,7 +82,35 @@ class Inbox:
             raise StoreError(f"run {run} is not held here any more; send through the engine")
         types = cast(ActiveRun, ledger.active).types
         data = codec.encode_arrival(input.message, input.wait, types)
-        self.background(self.send([NewMessage(run, "event", data, input.at)]))
+        self._posted.append(NewMessage(run, "event", data, input.at))
+        if self._posting is None:
+            self._posting = self.background(self._post_all())
+
+    async def _post_all(self) -> None:
+        """Keep what was posted, in its order. Who posts does not wait to hear of it, so a store in
+        trouble is waited for."""
+        try:
+            while self._posted:
+                messages, self._posted = self._posted, []
+                try:
+                    await self._keep(messages)
+                except StoreError as error:
+                    logger.debug("one of %s messages can't be kept: %s", len(messages), error)
+                    for message in messages:
+                        await asyncio.wait({self.background(self._keep([message]))})
+        finally:
+            self._posting = None
+
+    async def _keep(self, messages: Sequence[NewMessage]) -> None:
+        pause = _PAUSE
+        while True:
+            try:
+                await self.send(messages)
+                return
+            except _TROUBLE as error:
+                logger.error("%s event(s) to runs wait for the store: %s", len(messages), error)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONG_PAUSE)
 
     async def cancel(self, run: str, reason: str) -> bool:
         """Keep a request to cancel a run; False when it has ended. A run that is held here has
