@@ -302,6 +302,20 @@ async def test_a_reader_that_does_not_read_is_dropped_and_holds_nobody_up(
         line.writer.transport.abort()
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/", "/api/workflows", "/api/workflow/ID/events"])
+async def test_a_head_is_asked_for_like_the_whole(site: Begin, path: str) -> None:
+    where = await site(patience=10.0)
+    run_id = await where.running()
+    async with httpx.AsyncClient(base_url=where.url, timeout=5) as client:
+        answer = await client.head(path.replace("ID", run_id))
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert answer.headers["stepwell-durability"] == "none"
+        assert (await client.get("/healthz")).json()["status"] == "ok"
+        assert (await client.head("/api/workflow/no")).status_code == 404
+        assert (await client.head("/api/signal/x")).status_code == 405
+    await until(lambda: where.app.state.stepwell.feeds.readers == 0)
+
+
 async def test_an_idle_stream_is_no_slow_reader(site: Begin) -> None:
     where = await site(patience=0.5, store=30.0, heartbeat=0.1)
     run_id = await where.running()

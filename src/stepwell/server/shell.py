@@ -75,6 +75,9 @@ class Shell:
         status = 0
         patience = begin(scope, self._patience())
         split_well(scope)
+        method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+        if method == "HEAD":
+            scope, send = {**scope, "method": "GET"}, _without_body(send)
 
         async def answer(message: Message) -> None:
             nonlocal status
@@ -108,7 +111,6 @@ class Shell:
             await problem.response()(scope, receive, answer)
         finally:
             route = getattr(scope.get("route"), "path", "(none)")
-            method = scope["method"] if scope["method"] in _METHODS else "OTHER"
             self._metrics.request(method, route, status, time.monotonic() - began)
 
     def _promise(self) -> tuple[bytes, bytes]:
@@ -139,6 +141,22 @@ class Shell:
         site = headers.get("sec-fetch-site")
         if scope["method"] not in _SAFE and site not in (None, "same-origin", "none"):
             raise Problem(403, "cross_site", "a page of another site may not do this")
+
+
+def _without_body(send: Send) -> Send:
+    """What is sent, but for the body: the first part of one ends the answer."""
+    ended = False
+
+    async def sent(message: Message) -> None:
+        nonlocal ended
+        if message["type"] == "http.response.body":
+            if ended:
+                return
+            ended = True
+            message = {"type": "http.response.body", "body": b""}
+        await send(message)
+
+    return sent
 
 
 def _token_in(header: str, looking: bool) -> bytes:
