@@ -16,7 +16,7 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 from stepwell.authoring.events.state_store import InMemoryStateStore
@@ -140,22 +140,34 @@ class Worker:
             )
 
     async def _beat(self) -> None:
-        """Renew the lease; notice workers that died; let go of runs that only wait."""
+        """Do the round of duties, well before the lease runs out."""
         while True:
             await asyncio.sleep(self.lease / 3)
-            try:
-                if not await self.presence.renew():
-                    await self._check_ownership()
-                await self.letting_go.settle()
-                await self.search.look(await self.presence.bury())
-                await self.search.adopt_parents()
-                await ensure_schedules(self)
-                await self.letting_go.of_idle()
-                await self._delete_expired()
-            except StoreError as error:
-                logger.error("worker %s: the store is in trouble: %s", self.id, error)
-            except Exception as bug:  # the lease has to be renewed, whatever else goes wrong
-                logger.critical("worker %s: its round of duties failed", self.id, exc_info=bug)
+            await self._tried(self._round(), "its round of duties")
+
+    async def _round(self) -> None:
+        """Renew the lease; notice workers that died; let go of runs that only wait."""
+        if not await self.presence.renew():
+            await self._check_ownership()
+        await self.letting_go.settle()
+        await self.search.look(await self.presence.bury())
+        await self.search.adopt_parents()
+        await ensure_schedules(self)
+        await self.letting_go.of_idle()
+        await self._delete_expired()
+
+    async def _tried(self, work: Coroutine[Any, Any, object], what: str) -> bool:
+        """Do `work`; what goes wrong with it is said, and the worker goes on, because its lease has
+        to be renewed whatever happens. Returns whether it went well."""
+        try:
+            await work
+        except StoreError as error:
+            logger.error("worker %s: the store is in trouble: %s", self.id, error)
+        except Exception as bug:
+            logger.critical("worker %s: %s failed", self.id, what, exc_info=bug)
+        else:
+            return True
+        return False
 
     async def _check_ownership(self) -> None:
         """The lease had lapsed: give up at once what others have taken meanwhile."""
@@ -178,13 +190,7 @@ class Worker:
     async def _listen(self) -> None:
         """Hear of other processes' changes."""
         while True:
-            try:
-                await self.store.changed(self.poll)
-            except StoreError as error:
-                logger.error("worker %s: the store is in trouble: %s", self.id, error)
-                await asyncio.sleep(self.poll)
-            except Exception as bug:
-                logger.critical("worker %s: listening failed", self.id, exc_info=bug)
+            if not await self._tried(self.store.changed(self.poll), "listening"):
                 await asyncio.sleep(self.poll)
             self._wake.set()
             await asyncio.sleep(_QUIET)
@@ -194,19 +200,15 @@ class Worker:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            try:
-                if self.presence.outdated:
-                    await self.presence.renew()
-                    await ensure_schedules(self)
-                await self.search.look()
-            except StoreError as error:
-                logger.error("worker %s: the store is in trouble: %s", self.id, error)
+            if not await self._tried(self._look(), "looking for work"):
                 await asyncio.sleep(self.poll)
                 self._wake.set()
-            except Exception as bug:
-                logger.critical("worker %s: looking for work failed", self.id, exc_info=bug)
-                await asyncio.sleep(self.poll)
-                self._wake.set()
+
+    async def _look(self) -> None:
+        if self.presence.outdated:
+            await self.presence.renew()
+            await ensure_schedules(self)
+        await self.search.look()
 
     def wake(self) -> None:
         """There may be work."""
