@@ -181,7 +181,7 @@ class Place:
     def __init__(self, clock: VirtualClock, file: Path | None) -> None:
         self.clock = clock
         self.bodies = Bodies()
-        url = "memory://" if file is None else f"sqlite:///{file}"
+        url = "memory://" if file is None else f"sqlite:///{file}?durability=process"
         count = 1 if file is None else 2
         self.engines: list[HookedEngine] = [self.engine(url) for _ in range(count)]
         self.url = url
@@ -396,7 +396,7 @@ def test_attempts_of_one_step_are_not_missing_in_the_next(play: Any) -> None:
 def test_a_run_whose_process_died_does_not_stay_running(
     tmp_path: Path, heirs: int, seed: int | None
 ) -> None:
-    url = f"sqlite:///{tmp_path}/runs.db"
+    url = f"sqlite:///{tmp_path}/runs.db?durability=process"
 
     async def first(clock: VirtualClock) -> str:
         engine = clock.engine(url, MACHINES, lease=3600.0)

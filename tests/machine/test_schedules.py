@@ -81,7 +81,7 @@ async def test_two_engines_on_one_file_make_one_chain(
 ) -> None:
     cls = hourly()
     name = cls.__stepwell__.name
-    url = f"sqlite:///{tmp_path / 'runs.db'}"
+    url = f"sqlite:///{tmp_path / 'runs.db'}?durability=process"
     engines = [virtual_clock.engine(url, [cls], lease=900.0) for _ in range(2)]
     for engine in engines:
         await engine.start_up()
@@ -119,7 +119,7 @@ async def test_a_pause_survives_restarts_and_what_passed_is_not_made_up_for(
 ) -> None:
     cls = hourly(misfire="all")
     name = cls.__stepwell__.name
-    url = f"sqlite:///{tmp_path / 'runs.db'}"
+    url = f"sqlite:///{tmp_path / 'runs.db'}?durability=process"
     first = virtual_clock.engine(url, [cls])
     await first.start_up()
     await first.pause_schedule(name)
@@ -159,7 +159,7 @@ async def test_pausing_needs_no_code_and_says_when_there_is_nothing_to_pause(
 ) -> None:
     cls = hourly()
     name = cls.__stepwell__.name
-    url = f"sqlite:///{tmp_path / 'runs.db'}"
+    url = f"sqlite:///{tmp_path / 'runs.db'}?durability=process"
     worker = virtual_clock.engine(url, [cls], lease=300.0)
     await worker.start_up()
     looking = virtual_clock.engine(url, worker=False)
@@ -176,7 +176,7 @@ async def test_pausing_needs_no_code_and_says_when_there_is_nothing_to_pause(
 async def test_code_with_another_schedule_moves_what_is_planned_and_back(
     virtual_clock: VirtualClock, tmp_path: Path
 ) -> None:
-    url = f"sqlite:///{tmp_path / 'runs.db'}"
+    url = f"sqlite:///{tmp_path / 'runs.db'}?durability=process"
     name = f"moving-{next(_names)}"
 
     async def live(version: str, schedule: str, time: timedelta) -> None:
@@ -200,7 +200,7 @@ async def test_code_with_another_schedule_moves_what_is_planned_and_back(
 async def test_an_older_worker_does_not_move_what_a_newer_one_planned(
     virtual_clock: VirtualClock, tmp_path: Path
 ) -> None:
-    url = f"sqlite:///{tmp_path / 'runs.db'}"
+    url = f"sqlite:///{tmp_path / 'runs.db'}?durability=process"
     name = f"moving-{next(_names)}"
     older = virtual_clock.engine(url, [hourly(name, "1", "0 * * * *")], lease=300.0)
     await older.start_up()
@@ -261,7 +261,7 @@ async def test_the_last_time_was_made_up_for_by_hand_and_the_schedule_goes_on(
 ) -> None:
     cls = hourly()
     name = cls.__stepwell__.name
-    url = f"sqlite:///{tmp_path / 'runs.db'}"
+    url = f"sqlite:///{tmp_path / 'runs.db'}?durability=process"
     engine = virtual_clock.engine(url, [cls])
     await engine.start_up()
     await virtual_clock.settle()
@@ -279,7 +279,7 @@ async def test_the_last_time_was_made_up_for_by_hand_and_the_schedule_goes_on(
 async def test_after_a_down_time(misfire: str, virtual_clock: VirtualClock, tmp_path: Path) -> None:
     cls = hourly(misfire=misfire)
     name = cls.__stepwell__.name
-    url = f"sqlite:///{tmp_path / 'runs.db'}"
+    url = f"sqlite:///{tmp_path / 'runs.db'}?durability=process"
     first = virtual_clock.engine(url, [cls])
     await first.start_up()
     await virtual_clock.settle()

@@ -422,7 +422,7 @@ def test_an_accepted_cancel_survives_the_death_of_the_process(
     bodies = Bodies()
 
     async def main() -> None:
-        engine = clock.engine(f"sqlite:///{path}", FAMILY, hooks=bodies)
+        engine = clock.engine(f"sqlite:///{path}?durability=process", FAMILY, hooks=bodies)
         await engine.start_up()
         await clock.settle()
         infos, _ = await engine.list()
