@@ -234,7 +234,8 @@ class Chaos:
             case 3 | 4 | 5:
                 return ResumeAsked(self.at)
             case 6:
-                return Edited(self.at, [{"op": "add", "path": "/b", "value": y}])
+                upon = {self.work(x): {"b": y + 1}} if x % 2 else None
+                return Edited(self.at, [{"op": "add", "path": "/b", "value": y}], upon)
             case _:
                 self.at += x
                 return Loaded(self.at, "w")
