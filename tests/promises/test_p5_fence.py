@@ -6,7 +6,7 @@ slept, a machine under a debugger) does not know that its lease is over, and ask
 
 Caught breaks: an UPDATE of the run's row that asks for its number and seq, but not for the fence; a
 fence that does not grow when a run is taken over; a refusal that takes the rest of its group of
-commits with it.
+commits with it; an UPDATE that does not ask whether the run was let go of.
 """
 
 from __future__ import annotations
@@ -181,6 +181,32 @@ async def test_nothing_of_a_commit_under_an_older_claim_is_kept(tmp_path: Path, 
     finally:
         await old.close()
         await new.close()
+
+
+@pytest.mark.parametrize("how", ["it let go of the run", "it signed off"])
+@pytest.mark.parametrize("what", CHANGES)
+async def test_nothing_of_who_gave_its_claim_up_is_kept(
+    tmp_path: Path, what: str, how: str
+) -> None:
+    """Nobody has taken the run over yet, so its fence is still the one of the claim."""
+    path = tmp_path / "runs.db"
+    store = SQLiteStore(path, durability="process")
+    await store.open()
+    try:
+        await held(store)
+        if how == "it signed off":
+            await store.unregister("old")
+        else:
+            await store.commit(turn(1, release=True))
+        before = everything(path)
+        with pytest.raises(LeaseLost):
+            await store.commit(turn(1, **CHANGES[what]))
+        assert everything(path) == before
+        row = await store.get(RUN)
+        assert row is not None
+        assert (row.owner, row.fence) == (None, 1)
+    finally:
+        await store.close()
 
 
 async def test_a_refused_commit_takes_nobody_elses_with_it(tmp_path: Path) -> None:
