@@ -1,119 +1,95 @@
-"""Durable on Redis: steps per second, beside bare writes of one connection to the same server.
+"""Durable on Redis: what a committed step costs over a bare write there.
 
-    python benchmarks/on_redis.py [--runs N]
-
-The floor is the cheapest thing that could be called durable: one connection, one RPUSH for each
-step, the next one when the answer is there. One JSON line for each `appendfsync`; both sides go
-in turns, so that a noisy minute hits both. Starts a server of its own; needs `redis-server`.
+The floor is one connection, one RPUSH for each step, the next one when the answer is there. With
+`appendfsync always` both survive a power cut, with `everysec` a crash of the process. The server is
+one of our own, on the disk beside the code and on a Unix socket; without `redis-server` these
+benches say so.
 """
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import json
+import atexit
 import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
-from statistics import median
-from time import monotonic, perf_counter
+from threading import Event
+from time import monotonic
 
-from setup import HERE
-from stepwell import Engine, Event, StartEvent, StopEvent, Workflow, step
+from durable import chain_on, many_on
+from harness import DATA, Bench, Unsupported
+from memory import us_each
+from peers.common import Job, perf_counter
+from stepwell import Engine, Workflow
 
-STEPS = 10
-TURNS = 5
-DATA = HERE / ".data"
-
-
-class Next(Event):
-    n: int
+WRITE = b"*3\r\n$5\r\nRPUSH\r\n$5\r\nfloor\r\n$64\r\n%064d\r\n"
 
 
-class Chain(Workflow):
-    @step
-    async def begin(self, ev: StartEvent) -> Next:
-        return Next(n=1)
-
-    @step
-    async def go_on(self, ev: Next) -> Next | StopEvent:
-        return StopEvent(result=ev.n) if ev.n == STEPS else Next(n=ev.n + 1)
-
-
-@contextmanager
-def server(fsync: str) -> Iterator[Path]:
-    """A server on the disk beside the code; gives its socket, whose path must be short."""
+@cache
+def server(fsync: str) -> Path:
+    """The server of this process, by its socket, whose path must be short."""
+    if shutil.which("redis-server") is None:
+        raise Unsupported("redis-server is not installed")
     DATA.mkdir(exist_ok=True)
-    files = Path(tempfile.mkdtemp(dir=DATA))
-    place = Path(tempfile.mkdtemp(prefix="sw-", dir="/tmp"))
-    options = {"port": "0", "unixsocket": str(place / "s"), "dir": str(files), "save": "",
+    files = tempfile.TemporaryDirectory(dir=DATA)
+    place = tempfile.TemporaryDirectory(prefix="sw-", dir="/tmp")
+    path = Path(place.name) / "s"
+    options = {"port": "0", "unixsocket": str(path), "dir": files.name, "save": "",
                "appendonly": "yes", "appendfsync": fsync}  # fmt: skip
     flat = [each for name, value in options.items() for each in (f"--{name}", value)]
     process = subprocess.Popen(["redis-server", *flat], stdout=subprocess.DEVNULL)
-    try:
-        deadline = monotonic() + 10
-        while not (place / "s").exists():
-            assert process.poll() is None, "redis-server did not start"
-            assert monotonic() < deadline, "redis-server did not start in time"
-        yield place / "s"
-    finally:
-        process.terminate()
-        process.wait()
-        shutil.rmtree(files)
-        shutil.rmtree(place)
+    atexit.register(files.cleanup)
+    atexit.register(place.cleanup)
+    atexit.register(process.wait)
+    atexit.register(process.terminate)
+    deadline = monotonic() + 10
+    while not path.exists():
+        if process.poll() is not None or monotonic() > deadline:
+            raise RuntimeError("redis-server did not start")
+        Event().wait(0.01)
+    return path
 
 
-def floor(path: Path, writes: int) -> float:
-    """Writes per second."""
-    value = "x" * 64
-    command = f"*3\r\n$5\r\nRPUSH\r\n$5\r\nfloor\r\n$64\r\n{value}\r\n".encode()
+def emptied(path: Path) -> Path:
     with socket.socket(socket.AF_UNIX) as line:
         line.connect(str(path))
+        line.sendall(b"FLUSHALL\r\n")
+        assert line.recv(64) == b"+OK\r\n"
+    return path
+
+
+def floor_of_writes(fsync: str, job: Job) -> float:
+    with socket.socket(socket.AF_UNIX) as line:
+        line.connect(str(emptied(server(fsync))))
         started = perf_counter()
-        for _ in range(writes):
-            line.sendall(command)
+        for i in range(job.n * job.repeat):
+            line.sendall(WRITE % i)
             assert line.recv(64).startswith(b":")
-        return writes / (perf_counter() - started)
+        return perf_counter() - started
 
 
-async def durable(path: Path, runs: int) -> float:
-    """Steps per second of runs that go on at once."""
-    flow = Chain(timeout=None)
-    async with Engine(f"redis:///0?socket={path}", [flow]) as engine:
-        assert engine.durability in ("power", "process")
-        await flow.run(engine=engine)
-        started = perf_counter()
-        await asyncio.gather(*(flow.run(engine=engine) for _ in range(runs)))
-        return runs * (STEPS + 1) / (perf_counter() - started)
+def open_engine(fsync: str, _job: Job, flow: Workflow) -> Engine:
+    return Engine(f"redis:///0?socket={emptied(server(fsync))}", [flow])
 
 
-def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--runs", type=int, default=100, help="at once (default: 100)")
-    runs: int = arguments.parse_args().runs
-    for fsync, survives in (("always", "power"), ("everysec", "process")):
-        with server(fsync) as path:
-            turns = [
-                (floor(path, 2000), asyncio.run(durable(path, 1)), asyncio.run(durable(path, runs)))
-                for _ in range(TURNS)
-            ]
-        bare, one, many = ([*column] for column in zip(*turns, strict=True))
-        said = {
-            "bench": "durable_on_redis",
-            "appendfsync": fsync,
-            "survives": survives,
-            "bare_writes_per_s": round(median(bare)),
-            "steps_per_s_of_one_run": round(median(one)),
-            "runs_at_once": runs,
-            "steps_per_s": round(median(many)),
-            "of_bare": round(median(m / b for m, b in zip(many, bare, strict=True)), 2),
-        }
-        print(json.dumps(said), flush=True)
+def bench(name: str, metric: str, fsync: str, n: int, repeat: int) -> Bench:
+    scenario = chain_on if name.startswith("redis_chain") else many_on
+    return Bench(
+        name=name,
+        metric=f"durable step on Redis (appendfsync {fsync}), {metric}",
+        unit="µs/step",
+        job=Job(name, n, repeat),
+        subject=scenario(partial(open_engine, fsync)),
+        floor=partial(floor_of_writes, fsync),
+        unit_of=us_each,
+        peers=False,
+    )
 
 
-if __name__ == "__main__":
-    main()
+BENCHES = [
+    bench("redis_chain_100", "one run of 100", "always", 100, 3),
+    bench("redis_100x10", "100 runs of 10 at once", "always", 10, 100),
+    bench("redis_everysec_100x10", "100 runs of 10 at once", "everysec", 10, 100),
+]

@@ -2,7 +2,7 @@
 
 The floor is one connection, one row, one commit for each step, by psycopg on the same server, in
 turns with what is measured. The server is one of our own on this machine, as in the tests; without
-PostgreSQL's programs these benches fail and say so.
+PostgreSQL's programs these benches say so.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg
 
 from durable import chain_on, hold_of, hold_of_nothing, many_on, ms
-from harness import DATA, Bench
+from harness import DATA, Bench, Unsupported
 from memory import us_each
 from peers.common import Job, perf_counter
 from setup import HERE
@@ -33,7 +33,7 @@ def server() -> PostgresServer:
     """The server of this process."""
     bin = programs()
     if bin is None:
-        raise RuntimeError("PostgreSQL is not installed")
+        raise Unsupported("PostgreSQL is not installed")
     DATA.mkdir(exist_ok=True)
     data = tempfile.TemporaryDirectory(dir=DATA)
     started = PostgresServer(bin, fsync=True, data=Path(data.name))

@@ -17,7 +17,7 @@ import subprocess
 import sys
 from fnmatch import fnmatch
 
-from setup import HERE, PEERS
+from setup import HERE, PEERS, SERVERS
 
 GROUPS = {
     "startup": ["import", "import_used_over_pydantic", "import_used"],
@@ -46,6 +46,26 @@ GROUPS = {
         "recover_10000_answered",
     ],
     "postgres": ["postgres_chain_100", "postgres_100x10", "postgres_hold_16_mib"],
+    "on_redis": ["redis_chain_100", "redis_100x10", "redis_everysec_100x10"],
+    "service": [
+        "service_tool",
+        "service_memory",
+        "service_memory_cpu",
+        "service_memory_p50",
+        "service_memory_p99",
+        "service_sqlite",
+        "service_sqlite_cpu",
+        "service_sqlite_p50",
+        "service_sqlite_p99",
+        "service_document_memory",
+        "service_document_memory_cpu",
+        "service_document_sqlite",
+        "service_document_sqlite_cpu",
+        "service_signal_memory_p50",
+        "service_signal_memory_p99",
+        "service_signal_sqlite_p50",
+        "service_signal_sqlite_p99",
+    ],
     "pipeline": ["pipeline_chain_1000", "pipeline_group_1000", "pipeline_group_linear"],
     "machine": [
         "machine_goto",
@@ -78,7 +98,7 @@ def arguments() -> argparse.Namespace:
 def run_here(group: str, name: str, options: argparse.Namespace) -> None:
     harness = importlib.import_module("harness")
     benches = {bench.name: bench for bench in importlib.import_module(group).BENCHES}
-    peers = list(PEERS) if options.peers else []
+    peers = list(SERVERS if group == "service" else PEERS) if options.peers else []
     line = harness.measure(benches[name], quick=options.quick, peers=peers)
     print(json.dumps(line, ensure_ascii=False), flush=True)
 

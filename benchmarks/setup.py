@@ -27,6 +27,11 @@ PEERS: dict[str, list[str]] = {
     "dbos": ["dbos>=3.4.0"],
 }
 
+SERVERS: dict[str, list[str]] = {"llama_agents": ["llama-agents-server>=0.8.0"]}
+"""Peers that are servers: `service.py` starts and asks them, no other bench does."""
+
+ALL = {**PEERS, **SERVERS}
+
 
 def python_of(peer: str) -> Path:
     """The interpreter of `peer`'s environment (it need not exist yet)."""
@@ -38,15 +43,15 @@ def make(peer: str) -> None:
     if not python_of(peer).exists():
         venv.create(VENVS / peer, with_pip=True)
     subprocess.run(
-        [str(python_of(peer)), "-m", "pip", "install", "-q", "--upgrade", *PEERS[peer]],
+        [str(python_of(peer)), "-m", "pip", "install", "-q", "--upgrade", *ALL[peer]],
         check=True,
     )
 
 
 if __name__ == "__main__":
-    unknown = [name for name in sys.argv[1:] if name not in PEERS]
+    unknown = [name for name in sys.argv[1:] if name not in ALL]
     if unknown:
-        raise SystemExit(f"unknown peers: {', '.join(unknown)}; known: {', '.join(PEERS)}")
-    for name in sys.argv[1:] or PEERS:
-        print(f"{name}: {' '.join(PEERS[name])}", flush=True)
+        raise SystemExit(f"unknown peers: {', '.join(unknown)}; known: {', '.join(ALL)}")
+    for name in sys.argv[1:] or ALL:
+        print(f"{name}: {' '.join(ALL[name])}", flush=True)
         make(name)

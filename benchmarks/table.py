@@ -19,6 +19,7 @@ TITLES = {
     "pydantic_graph": "pydantic-graph",
     "burr": "Burr",
     "dbos": "DBOS",
+    "llama_agents": "llama-agents-server",
 }
 
 

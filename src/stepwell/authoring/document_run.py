@@ -105,7 +105,10 @@ class Documents:
 
     def variant(self, first: Message) -> tuple[Program, object]:
         """The program of the run that begins with this message."""
-        document = document_of(first)
+        return self.program_of(document_of(first))
+
+    def program_of(self, document: WorkflowDocument) -> tuple[Program, object]:
+        """The program of a document that was checked."""
         digest = document.digest()
         with self._lock:
             found = self._programs.get(digest)

@@ -172,7 +172,7 @@ class Service:
         """A document that was checked and compiled, and what its run begins with."""
         document = parse(given, self.documents.registry)
         message = self.documents.message(document, fields)
-        self.documents.variant(message)
+        self.documents.program_of(document)
         return document, message
 
     async def start_named(

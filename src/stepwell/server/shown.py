@@ -86,7 +86,7 @@ class Reader:
                         for place, spec in placed(f"{word}.{n}", step)
                     }
                     try:
-                        self._program, _ = self._documents.variant(first)
+                        self._program, _ = self._documents.program_of(self.document)
                     except StepwellError:
                         self._program = None  # one of its tasks is not registered any more
             case Joined(message=message):
