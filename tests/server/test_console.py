@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
+import threading
 from html.parser import HTMLParser
 from typing import Any
 
@@ -15,7 +16,9 @@ from tests.server.test_routes import Asking
 
 import stepwell
 from stepwell import Engine
+from stepwell.authoring.drawing import draw
 from stepwell.errors import StoreUnavailable
+from stepwell.server.shown import Reader
 from stepwell.tasks import TaskRegistry
 
 CREATE = "/api/workflow"
@@ -109,6 +112,34 @@ async def test_a_run_shows_its_steps_errors_and_why(api: Api) -> None:
     assert "svg" in shown.tags
     for link in shown.links:
         assert (await api.get(link)).status_code == 200, link
+
+
+async def test_a_big_run_holds_nobody_up_and_is_drawn_by_itself(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = [{"execution_type": "sequential", "tasks": [{"name": "task_a"}] * 400}]
+    answer = await api.post(f"{CREATE}?wait=60", json={"name": "big", "steps": steps})
+    run_id = answer.json()["workflow_id"]
+    threads: list[threading.Thread] = []
+
+    class Watched(Reader):
+        def run(self, *given: Any) -> dict[str, Any]:
+            threads.append(threading.current_thread())
+            return super().run(*given)
+
+    def watched(*given: Any, **more: Any) -> str:
+        threads.append(threading.current_thread())
+        return draw(*given, **more)
+
+    monkeypatch.setattr("stepwell.server.service.Reader", Watched)
+    monkeypatch.setattr("stepwell.server.service.draw", watched)
+    shown = await page(api, f"/runs/{run_id}")
+    assert "svg" not in shown.tags
+    assert "With 400 tasks it is too big" in shown.text
+    (link,) = [link for link in shown.links if "format=svg" in link]
+    assert (await api.get(link)).text.startswith("<svg")
+    assert len(threads) == 2
+    assert threading.main_thread() not in threads
 
 
 async def test_a_run_that_waits_says_for_what(tasks: TaskRegistry) -> None:

@@ -33,6 +33,9 @@ router = APIRouter(include_in_schema=False)
 ROWS = 30
 """Runs on one page."""
 
+MOST_DRAWN = 200
+"""Tasks of a run that is drawn on its page."""
+
 MOST = 20_000
 """Characters of a result, and tasks of a run, that a page shows; the API has it all."""
 
@@ -246,7 +249,8 @@ async def one_run(request: Request, run_id: str) -> Response:
         run_id = known_id(run_id)
         links = links_of(request, run_id)
         run = await service.run(run_id, links)
-        drawing = await service.graph(run_id, "svg")
+        tasks = sum(len(step["tasks"]) for step in run["steps"])
+        drawing = await service.graph(run_id, "svg") if tasks <= MOST_DRAWN else None
     except (StepwellError, Problem) as error:
         return _sorry(request, error)
     inside: list[object] = [
@@ -262,7 +266,14 @@ async def one_run(request: Request, run_id: str) -> Response:
             inside += [el("h2", said), _steps(run[word])]
     if run["result"] is not None:
         inside += [el("h2", "Result"), el("pre", pretty(run["result"]))]
-    inside += [el("h2", "Drawing"), el("div", Html(drawing), class_="drawing")]
+    if drawing is None:
+        where = el("a", "here by itself", href=f"{links['graph']}?format=svg")
+        picture = el(
+            "p", f"With {tasks} tasks it is too big for this page; it is here ", where, "."
+        )
+    else:
+        picture = el("div", Html(drawing), class_="drawing")
+    inside += [el("h2", "Drawing"), picture]
     return shown_as(f"{run['name']}: {run['status']}", *inside)
 
 

@@ -37,7 +37,7 @@ from stepwell.server.shown import Reader
 from stepwell.values import RunStatus
 
 _BIG = 300
-"""A document with more tasks is compiled in a thread."""
+"""A document with more tasks is compiled in a thread, and a run with more rows is read in one."""
 
 _COUNTED_FOR = 0.5
 """Seconds that a count of queued runs is good for."""
@@ -236,13 +236,18 @@ class Service:
     async def run(self, run_id: str, links: Mapping[str, str]) -> dict[str, Any]:
         """The run as it is now."""
         info, rows = await self.engine.inspect(run_id)
-        reader = Reader(info, self.documents)
-        reader.read_all((seq, at, decoded(entries, at)) for seq, at, entries in rows)
         if info.status.terminal:
             why = why_of(info, None, None, info.updated)
         else:
             why = await self.engine.why(run_id)
-        return reader.run(f"{why.sentence}{self._how_durable()}", why.waits, links)
+
+        def shown() -> dict[str, Any]:
+            reader = Reader(info, self.documents)
+            reader.read_all((seq, at, decoded(entries, at)) for seq, at, entries in rows)
+            return reader.run(f"{why.sentence}{self._how_durable()}", why.waits, links)
+
+        # Others are not to wait while a long run is gone through.
+        return await asyncio.to_thread(shown) if len(rows) > _BIG else shown()
 
     def _how_durable(self) -> str:
         if self.degraded is None:
@@ -265,7 +270,12 @@ class Service:
         else:
             definition = program.definition
         machine = None if program is None else machine_of(program)
-        return draw(definition, format, run=run_view(definition, batches), machine=machine)
+
+        def drawn() -> str:
+            return draw(definition, format, run=run_view(definition, batches), machine=machine)
+
+        # A thousand boxes take a second to place.
+        return await asyncio.to_thread(drawn)
 
     # --- speaking --------------------------------------------------------------------------------
 
