@@ -4,7 +4,7 @@ Accepted means: the call has returned, and the engine that was called holds the 
 another worker holds it, or nobody does, that worker has taken the request in. The tests catch, each
 tried out: a cancel that returns before it was taken in, or before what was decided earlier has been
 performed or dropped; children that are not told, or only the first thousand of them; bodies that
-are left to run.
+are left to run, or that were about to begin and do.
 """
 
 from __future__ import annotations
@@ -116,6 +116,47 @@ def test_no_step_begins_after_a_cancel_wherever_it_comes(tmp_path: Path, seed: i
         assert flow.finals.count("began") == flow.finals.count("ended")
 
     clock.run(main)
+
+
+def test_of_many_bodies_that_were_about_to_begin_none_does() -> None:
+    """The cancel comes while a crowd of bodies is started one after the other."""
+    clock = VirtualClock()
+    began: list[int] = []
+    accepted: list[int] = []
+
+    class Crowd(Workflow):
+        @step
+        async def split(self, ev: StartEvent) -> list[Part]:
+            return [Part(n=n) for n in range(2000)]
+
+        @step(num_workers=2000)
+        async def part(self, ev: Part) -> Done:
+            began.append(ev.n)
+            if ev.n == 0:
+                cancelling.append(asyncio.create_task(cancel()))
+            await asyncio.sleep(HOUR)
+            return Done(n=ev.n)
+
+        @step
+        async def join(self, evs: list[Done]) -> StopEvent:
+            return StopEvent()
+
+    cancelling: list[asyncio.Task[None]] = []
+    engines: list[HookedEngine] = []
+
+    async def cancel() -> None:
+        assert await engines[0].cancel("run")
+        accepted.append(len(began))
+
+    async def main() -> None:
+        engines.append(clock.engine("memory://"))  # whose turns of the loop are always as many
+        await engines[0].start(Crowd(timeout=None), run_id="run")
+        await clock.settle()
+        await all_is_over(clock, engines[0], ["run"])
+
+    clock.run(main)
+    assert accepted == [len(began)]
+    assert 0 < len(began) < 2000, "the cancel came too late; the test is blind"
 
 
 def test_a_retry_that_was_to_come_does_not(tmp_path: Path) -> None:
