@@ -307,6 +307,20 @@ async def test_bodies_that_are_no_documents(
     problem(await api.post(CREATE, content=content, headers=JSON), status, code)
 
 
+async def test_a_body_that_may_be_left_out_is_an_object_all_the_same(api: Api) -> None:
+    answer = await api.post("/api/signal/x", content=b"null", headers=JSON)
+    shown = problem(answer, 422, "bad_body")
+    assert shown["detail"] == "the body is an object, not null"
+    assert (await api.post("/api/signal/x", content=b"", headers=JSON)).status_code == 202
+
+
+async def test_a_cursor_is_looked_at_also_when_another_one_wins(api: Api) -> None:
+    run_id = (await api.post(f"{CREATE}?wait=10", json=SAMPLE)).json()["workflow_id"]
+    headers = {"Last-Event-ID": "1.1"}
+    answer = await api.get(f"{CREATE}/{run_id}/events?after=x", headers=headers)
+    problem(answer, 422, "bad_cursor")
+
+
 async def test_a_body_of_unsaid_length_is_cut_off(api: Api) -> None:
     async def endless() -> AsyncGenerator[bytes]:
         for _ in range(100):

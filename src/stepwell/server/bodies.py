@@ -23,7 +23,7 @@ _FAR = 253402300800.0  # the year 10000: later times can't be written
 
 
 async def read_json(request: Request, *, optional: bool = False) -> Any:
-    """The body of a request as JSON values; None for an empty one that may be left out.
+    """The body of a request as JSON values; one that may be left out, and is, is an empty object.
 
     Raises:
         Problem: it is too large, no JSON, not UTF-8, too deep, or declared as something else.
@@ -31,7 +31,7 @@ async def read_json(request: Request, *, optional: bool = False) -> Any:
     data = await _read(request)
     if not data:
         if optional:
-            return None
+            return {}
         raise _bad("a JSON body is wanted, and there is none")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
@@ -94,10 +94,8 @@ def _too_large() -> Problem:
 async def read_object(request: Request, *allowed: str, optional: bool = True) -> dict[str, Any]:
     """The body as an object, with no other fields than `allowed` (any, when none is given)."""
     value = await read_json(request, optional=optional)
-    if value is None and optional:
-        return {}
     if not isinstance(value, dict):
-        raise Problem(422, "bad_body", f"the body is an object, not {value!r:.60}")
+        raise Problem(422, "bad_body", f"the body is an object, not {json.dumps(value):.60}")
     fields = cast("dict[str, Any]", value)
     unknown = [name for name in fields if allowed and name not in allowed]
     if unknown:

@@ -254,7 +254,8 @@ async def events(
     """What a run does, as it happens, to its end. Goes on behind `Last-Event-ID`."""
     service = service_of(request)
     run_id = known_id(workflow_id)
-    cursor = cursor_of(last_event_id or after)
+    behind = cursor_of(after)
+    cursor = cursor_of(last_event_id) if last_event_id else behind
     info = await service.engine.get(run_id)
     lines = "application/x-ndjson" in request.headers.get("accept", "")
     items = service.feeds.read(run_id, cursor, service.limits.heartbeat)
