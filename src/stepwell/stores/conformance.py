@@ -518,6 +518,11 @@ class VolatileStoreConformance:
         both = ["wf", "other"]  # and "w2" has no lease
         assert await claimed(store, "w3", workflows=both) == ["r3", "r10", "r1", "r2"]
 
+    async def test_claims_go_in_order_of_creation_whatever_the_workflow(self, store: Store) -> None:
+        await store.create(new("first", workflow="wf"))
+        await store.create(new("second", workflow="other"))
+        assert await claimed(store, workflows=["wf", "other"], limit=1) == ["first"]
+
     async def test_only_what_may_be_advanced_is_claimed(self, store: Store) -> None:
         await store.create(new("future", due=100.5))
         await store.create(new("never", due=None))

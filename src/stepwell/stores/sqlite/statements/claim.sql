@@ -18,7 +18,7 @@ SELECT due, n FROM runs INDEXED BY runs_due
 WHERE due IS NOT NULL AND status IN ('queued', 'running', 'waiting')
     AND owner IS ? AND priority = ? AND due <= ?
     AND workflow IN (SELECT value FROM json_each(?))
-ORDER BY due LIMIT ?;
+ORDER BY due, n LIMIT ?;
 
 -- name: first_due
 -- When the first run of one owner and one priority is due.
