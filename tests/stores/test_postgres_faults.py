@@ -31,6 +31,7 @@ from stepwell.errors import (
     StoreReadOnly,
     StoreUnavailable,
 )
+from stepwell.stores import verbs
 from stepwell.stores.base import Commit, RunFilter
 from stepwell.stores.conformance import (
     PATIENCE,
@@ -202,6 +203,24 @@ async def test_who_waits_for_an_answer_waits_for_the_server_and_others_are_told(
         assert await committing == "a"
     assert await journal(behind, "a") == [(1, b"1"), (2, b"2")]
     assert await behind.get("b") is None
+
+
+async def test_who_sends_is_told_in_time_that_nobody_knows(
+    behind: PostgresStore, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await begin(behind, "a", b"1")
+    monkeypatch.setattr(verbs, "PATIENCE", 0.1)
+    await told(behind)
+    proxy.refusing = True
+    proxy.lose = "answer"
+    with pytest.raises(StoreUnavailable, match=r"did not say within 0\.1 s"):
+        await behind.send([message("a", b"2")])
+    monkeypatch.undo()
+    proxy.refusing = False
+    async with asyncio.timeout(PATIENCE):
+        while not (found := await behind.messages("a")):
+            await asyncio.sleep(0.01)
+    assert [one.data for one in found] == [b"2"]
 
 
 class Greet(Workflow):

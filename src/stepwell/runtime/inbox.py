@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import uuid
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -82,7 +83,8 @@ class Inbox:
             raise StoreError(f"run {run} is not held here any more; send through the engine")
         types = cast(ActiveRun, ledger.active).types
         data = codec.encode_arrival(input.message, input.wait, types)
-        self._posted.append(NewMessage(run, "event", data, input.at))
+        once = f"post:{uuid.uuid4().hex}"  # it may be sent again without knowing
+        self._posted.append(NewMessage(run, "event", data, input.at, once))
         if self._posting is None:
             self._posting = self.background(self._post_all())
 

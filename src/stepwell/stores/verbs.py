@@ -32,6 +32,9 @@ from stepwell.stores.base import (
 )
 from stepwell.values import RunStatus
 
+PATIENCE = 15.0
+"""Seconds after which whoever writes is told that nobody knows what became of it."""
+
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 Db = TypeVar("Db")
@@ -82,13 +85,34 @@ class Jobs(Protocol):
 
 
 class WritingVerbs(ABC):
-    """The verbs that write, of a store that does them as jobs. (`delete` is each store's own.)"""
+    """The verbs that write, of a store that does them as jobs. (`delete` is each store's own.)
+
+    What became of a job may not be known while the server is away. Who asks for a commit or a claim
+    waits until it is: a turn is not to be kept twice, and a claim that nobody knows of would hold
+    its run still. All others are told after `PATIENCE` seconds.
+    """
 
     _jobs: Jobs
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """See `Store.url`."""
 
     @abstractmethod
     def _submit(self, job: Job[T]) -> Awaitable[T]:
         """Have one of `_jobs`'s jobs done."""
+
+    async def _in_time(self, job: Job[T]) -> T:
+        """`_submit`, for those who may be told that nobody knows what became of it."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await self._submit(job)
+        except TimeoutError:
+            raise StoreUnavailable(
+                f"{self.url} did not say within {PATIENCE:g} s whether it kept what was sent",
+                hint="It may have, or may do so when it is back. Look before you do it again.",
+            ) from None
 
     async def commit(self, commit: Commit) -> str:
         """See `Store.commit`."""
@@ -96,19 +120,19 @@ class WritingVerbs(ABC):
 
     async def create(self, run: NewRun) -> str:
         """See `Store.create`."""
-        return await self._submit(self._jobs.create(run))
+        return await self._in_time(self._jobs.create(run))
 
     async def send(self, messages: Sequence[NewMessage]) -> builtins.list[bool]:
         """See `Store.send`."""
-        return await self._submit(self._jobs.send(messages))
+        return await self._in_time(self._jobs.send(messages))
 
     async def register(self, worker: WorkerRow) -> None:
         """See `Store.register`."""
-        await self._submit(self._jobs.register(worker))
+        await self._in_time(self._jobs.register(worker))
 
     async def unregister(self, worker: str) -> None:
         """See `Store.unregister`."""
-        await self._submit(self._jobs.unregister(worker))
+        await self._in_time(self._jobs.unregister(worker))
 
     async def claim(
         self,

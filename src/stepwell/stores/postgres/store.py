@@ -144,7 +144,7 @@ class PostgresStore(WritingVerbs, ReadingVerbs[Connection]):
 
     async def delete(self, runs: Sequence[str]) -> int:
         """See `Store.delete`."""
-        return await self._write().submit(jobs.delete(runs))
+        return await self._in_time(jobs.delete(runs))
 
     async def changed(self, timeout: float) -> None:
         """See `Store.changed`. The first call opens the listening connection."""

@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from typing import TypeVar, cast
 
-from stepwell.errors import StoreError, StoreUnavailable
+from stepwell.errors import StoreError
 from stepwell.stores.base import (
     Feature,
     JournalRow,
@@ -25,7 +25,6 @@ from stepwell.stores.base import (
 )
 from stepwell.stores.changes import Changes
 from stepwell.stores.redis import jobs
-from stepwell.stores.redis.line import ANSWER_SECONDS, CONNECT_SECONDS
 from stepwell.stores.redis.listener import Listener
 from stepwell.stores.redis.place import Survival, parse
 from stepwell.stores.redis.reads import Reads
@@ -37,13 +36,6 @@ T = TypeVar("T")
 
 # A script holds the server up while it runs, so that long work is done in pieces.
 _DELETED_AT_ONCE = 100
-
-_PATIENCE = CONNECT_SECONDS + ANSWER_SECONDS
-"""Seconds after which whoever writes is told that nobody knows what became of it."""
-
-_NEVER_LEFT = ("commit", "claim", "claim_one")
-"""Whoever asks for these has to learn how it ended: a turn is not to be kept twice, and a claim
-that nobody knows of would hold its run still."""
 
 
 class RedisStore(WritingVerbs):
@@ -140,25 +132,14 @@ class RedisStore(WritingVerbs):
 
     # Writing --------------------------------------------------------------------------------------
 
-    async def _submit(self, job: Job[T]) -> T:
-        mine = cast("jobs.Job[T]", job)  # `_jobs` makes no others
-        future = self._write().submit(mine)
-        if mine.script in _NEVER_LEFT:
-            return await future
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                return await future
-        except TimeoutError:
-            raise StoreUnavailable(
-                f"{self.url} did not say within {_PATIENCE:g} s whether it kept a {mine.script}",
-                hint="It may have, or may do so when it is back. Look before you do it again.",
-            ) from None
+    def _submit(self, job: Job[T]) -> asyncio.Future[T]:
+        return self._write().submit(cast("jobs.Job[T]", job))  # `_jobs` makes no others
 
     async def delete(self, runs: Sequence[str]) -> int:
         """See `Store.delete`. Each hundred runs go at once, so that the server is never held up."""
         deleted = 0
         for n in range(0, len(runs), _DELETED_AT_ONCE):
-            deleted += await self._submit(jobs.delete(runs[n : n + _DELETED_AT_ONCE]))
+            deleted += await self._in_time(jobs.delete(runs[n : n + _DELETED_AT_ONCE]))
         return deleted
 
     async def changed(self, timeout: float) -> None:
