@@ -214,9 +214,10 @@ def refused(folder: Path, *options: str, **environment: str) -> str:
 
 
 def test_what_is_not_started(tmp_path: Path) -> None:
-    port = str(free_port())
-    said = refused(tmp_path, REDIS_HOST="127.0.0.1", REDIS_PORT=port, STEPWELL_REQUIRE_STORE="1")
-    assert "ready" not in said
+    away = {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(free_port())}
+    said = refused(tmp_path, "--port", "0", STEPWELL_REQUIRE_STORE="1", **away)
+    assert "\nready" not in said
+    assert f"127.0.0.1:{away['REDIS_PORT']}" in said
     assert "there is no token" in refused(tmp_path, "--host", "0.0.0.0")  # noqa: S104
     assert "names no store" in refused(tmp_path, "--port", "0", "--store", "mongo://x")
     assert "there is no module 'nothing'" in refused(tmp_path, "--port", "0", "--tasks", "nothing")
