@@ -94,6 +94,7 @@ class Writer:
         """Connect and announce; raises `StoreError`s."""
         await self._connected()
         self._task = asyncio.create_task(self._main(), name="stepwell-redis-writer")
+        self._task.add_done_callback(self._has_ended)
 
     async def stop(self) -> None:
         """Finish the jobs that were submitted, then disconnect. A group whose end can't be learned,
@@ -101,7 +102,7 @@ class Writer:
         self._closing.set()
         self._wakeup.set()
         if self._task is not None:
-            await asyncio.shield(self._task)
+            await asyncio.wait({self._task})  # whoever cancelled it, the rest has to be done
         await self._sign_off()
 
     def submit(self, job: Job[T]) -> asyncio.Future[T]:
@@ -120,7 +121,7 @@ class Writer:
             if group := self._take():
                 try:
                     await self._write(group)
-                except BaseException as bug:  # or the loop is ending, and nobody closed the store
+                except BaseException as bug:
                     self._fail(group, bug)
                     await self._hang_up()
                     if not isinstance(bug, Exception):
@@ -390,6 +391,11 @@ class Writer:
             f"{self._place.url} was closed while it could not be reached; whether the last writes"
             f" were kept is not known: {error.message}"
         )
+
+    def _has_ended(self, _task: asyncio.Task[None]) -> None:
+        """Also when the loop is ending, and nobody closed the store: nobody waits for ever."""
+        self._closing.set()
+        self._refuse_waiting(self._closed())
 
     def _closed(self) -> StoreUnavailable:
         return StoreUnavailable(f"{self._place.url} is closed", hint="Open it again.")
