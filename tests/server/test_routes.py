@@ -56,6 +56,26 @@ async def test_wait_gives_the_run_when_it_ends_in_time(api: Api) -> None:
     shapes.Started.model_validate(slow.json())
 
 
+async def test_readers_are_told_what_tasks_side_by_side_gave_and_which_were_skipped(
+    api: Api,
+) -> None:
+    both = [
+        {"name": "task_a"},
+        {"name": "task_b", "condition": {"$ref": "input.wanted"}},
+    ]
+    body = {"name": "both", "steps": [{"execution_type": "parallel", "tasks": both}]}
+    run = (await api.post(CREATE, params={"wait": 10}, json=body)).json()
+    told = {
+        item["task"]: (item["type"], item["result"])
+        for _, kind, item in await events_of(api, run["workflow_id"])
+        if kind in ("task.succeeded", "task.skipped")
+    }
+    assert told == {
+        "task_a": ("task.succeeded", {"task": "task_a", "params": {}}),
+        "task_b": ("task.skipped", None),
+    }
+
+
 async def test_failed_tasks_show_their_attempts_and_errors(api: Api) -> None:
     body = api.document({"name": "boom", "params": {"retry_count": 1}}, {"name": "task_a"})
     body["on_error"] = api.document({"name": "task_b"})["steps"]

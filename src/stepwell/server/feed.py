@@ -276,6 +276,8 @@ class Feed:
     def _take(self, reader: Reader, seq: int, at: float, entries: list[Entry]) -> None:
         number = 0
         for entry in entries:
+            reader.learn(entry)  # what a task gave may stand behind its end, in the same row
+        for entry in entries:
             work = reader.read(entry, at)
             for kind, fields in told(entry, work, reader):
                 number += 1

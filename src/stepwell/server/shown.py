@@ -55,8 +55,7 @@ class Reader:
 
     def read(self, entry: Entry, at: float) -> Work | None:
         """Take in an entry; returns the work that it is about, if it is one to show."""
-        if self.info.workflow == NAME:
-            self._learn(entry)
+        self.learn(entry)
         try:
             work = self.history.read(entry, at)
         except (KeyError, IndexError):
@@ -73,7 +72,11 @@ class Reader:
             for entry in entries:
                 self.read(entry, at)
 
-    def _learn(self, entry: Entry) -> None:
+    def learn(self, entry: Entry) -> None:
+        """Take in what an entry says of a document, and of what its tasks gave. Doing it again
+        changes nothing."""
+        if self.info.workflow != NAME:
+            return
         match entry:
             case WorkAdded(message=Message() as first) if self.document is None:
                 payload = first.payload
