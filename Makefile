@@ -3,7 +3,7 @@
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean postgres redis
+.PHONY: help demo test lint bench clean servers
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,33 +20,25 @@ help: ## this list
 demo: $(READY) ## see stepwell work
 	@$(BIN)/python -m stepwell.demo
 
-test: lint postgres redis ## everything CI runs: style, types, import direction, tests, examples
+test: lint servers ## everything CI runs: style, types, import direction, tests, examples
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -q --hypothesis-profile=ci
 
-# Tests of the PostgreSQL store start servers of their own. Where the programs are missing root gets
-# them installed; anyone else is told, and those tests are skipped (with CI=1 they fail).
-postgres:
-	@if ! command -v initdb >/dev/null && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then \
-		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-			echo "stepwell: no PostgreSQL for the tests; running: apt-get install postgresql"; \
-			export DEBIAN_FRONTEND=noninteractive; \
-			{ apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql; } >/dev/null \
-				|| echo "stepwell: that failed; tests of the PostgreSQL store will not run" >&2; \
-		else \
-			echo "stepwell: no PostgreSQL here, so tests of its store are skipped (Debian: apt-get install postgresql)" >&2; \
-		fi; \
-	fi
-
-redis:
-	@if ! command -v redis-server >/dev/null; then \
-		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-			echo "stepwell: no Redis for the tests; running: apt-get install redis-server"; \
-			export DEBIAN_FRONTEND=noninteractive; \
-			{ apt-get update -qq && apt-get install -y -qq --no-install-recommends redis-server; } >/dev/null \
-				|| echo "stepwell: that failed; tests of the Redis store will not run" >&2; \
-		else \
-			echo "stepwell: no Redis here, so tests of its store are skipped (Debian: apt-get install redis-server)" >&2; \
-		fi; \
+# Tests of the stores start servers of their own. Where a program is missing root gets it installed;
+# anyone else is told, and the tests that need it are skipped (with CI=1 they fail).
+servers:
+	@wanted=; \
+	{ command -v initdb || ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 || wanted="postgresql"; \
+	for program in pgbouncer redis-server openssl; do \
+		command -v $$program >/dev/null || wanted="$$wanted $$program"; \
+	done; \
+	if [ -z "$$wanted" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "stepwell: the tests need more; running: apt-get install" $$wanted; \
+		export DEBIAN_FRONTEND=noninteractive; \
+		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends $$wanted; } >/dev/null \
+			|| echo "stepwell: that failed; tests that need them will not run" >&2; \
+	else \
+		echo "stepwell: tests that need these are skipped (Debian: apt-get install" $$wanted")" >&2; \
 	fi
 
 lint: $(READY) ## style, types and import direction only

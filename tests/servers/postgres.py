@@ -27,6 +27,7 @@ from typing import LiteralString, cast
 import psycopg
 import pytest
 from psycopg import sql
+from tests.servers.needed import missing
 
 from stepwell.stores.postgres import PostgresStore
 
@@ -209,10 +210,7 @@ def begin(*, fsync: bool = False) -> PostgresServer:
     """A running server; skips, or fails when CI=1 (or true), where PostgreSQL is not installed."""
     bin = programs()
     if bin is None:
-        missing = "PostgreSQL is not installed (Debian: apt-get install postgresql)"
-        if os.environ.get("CI", "") in ("1", "true"):
-            pytest.fail(missing)
-        pytest.skip(missing)
+        missing("postgresql")
     return PostgresServer(bin, fsync=fsync)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-import os
 import shutil
 import signal
 import socket
@@ -21,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.servers.needed import program
 
 PATIENCE = 30.0
 """Seconds that a server may take to start."""
@@ -98,13 +98,7 @@ class RedisServer:
 
 def begin(**settings: str) -> RedisServer:
     """A running server; skips, or fails when CI=1, where Redis is not installed."""
-    program = shutil.which("redis-server")
-    if program is None:
-        missing = "Redis is not installed (Debian: apt-get install redis-server)"
-        if os.environ.get("CI") == "1":
-            pytest.fail(missing)
-        pytest.skip(missing)
-    return RedisServer(program, **settings)
+    return RedisServer(program("redis-server"), **settings)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from psycopg.errors import lookup
 from psycopg.sql import SQL, Identifier
+from tests.servers.needed import missing, program
 from tests.servers.postgres import PATIENCE, PostgresServer, postgres, programs
 
 from stepwell.errors import (
@@ -196,9 +197,7 @@ async def test_a_server_that_is_too_old_is_refused(
 @pytest.fixture(scope="module")
 def certificate() -> Iterator[Path]:
     """A directory with a server's key and certificate, for localhost."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not installed")
+    openssl = program("openssl")
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         subprocess.run(
             [
@@ -214,12 +213,12 @@ def certificate() -> Iterator[Path]:
 async def test_options_of_tls_are_passed_on(certificate: Path, schema: str) -> None:
     bin = programs()
     if bin is None:
-        pytest.skip("PostgreSQL is not installed")
+        missing("postgresql")
     server = PostgresServer(bin)
     try:
         server.stop()
         for name in ("key", "cert"):
-            server.own(shutil.copy(certificate / name, server.directory / name))
+            server.own(Path(shutil.copy(certificate / name, server.directory / name)))
         (server.directory / "key").chmod(0o600)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -253,9 +252,7 @@ async def test_options_of_tls_are_passed_on(certificate: Path, schema: str) -> N
 @contextmanager
 def pooler(server: PostgresServer, mode: str) -> Iterator[str]:
     """PgBouncer before a server: the URL of a database behind it."""
-    program = shutil.which("pgbouncer")
-    if program is None:
-        pytest.skip("PgBouncer is not installed (Debian: apt-get install pgbouncer)")
+    pgbouncer = program("pgbouncer")
     directory = Path(tempfile.mkdtemp(prefix="stepwell-pool-", dir="/tmp"))
     server.own(directory)
     settings = directory / "ini"
@@ -265,7 +262,7 @@ def pooler(server: PostgresServer, mode: str) -> Iterator[str]:
         f"auth_type = any\npool_mode = {mode}\n"
     )
     process = subprocess.Popen(
-        [program, "-q", str(settings)], user=server.user, stderr=subprocess.DEVNULL
+        [pgbouncer, "-q", str(settings)], user=server.user, stderr=subprocess.DEVNULL
     )
     try:
         while not (directory / ".s.PGSQL.5432").exists():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import socket
 import subprocess
 import threading
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.servers.needed import program
 from tests.servers.redis import Proxy, RedisServer, begin, redis
 
 from stepwell import Engine, StartEvent, StopEvent, Workflow, step
@@ -169,9 +169,7 @@ async def test_a_failover_that_lost_acknowledged_writes_is_noticed(
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a certificate for "localhost" that nobody but itself has signed."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not installed")
+    openssl = program("openssl")
     place = tmp_path_factory.mktemp("tls")
     command = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
     names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
@@ -226,13 +224,11 @@ async def test_tls_on_one_side_only_is_an_error_with_a_way_out(
 @pytest.fixture
 def sentinel(tmp_path: Path) -> Iterator[str]:
     """Where a Sentinel listens that watches nothing."""
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("Redis is not installed")
+    redis_server = program("redis-server")
     port = free_port()
     file = tmp_path / "sentinel.conf"
     file.write_text(f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\n")
-    command = [program, str(file), "--sentinel"]
+    command = [redis_server, str(file), "--sentinel"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + PATIENCE
         while not can_connect(int(port)):
