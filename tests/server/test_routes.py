@@ -15,7 +15,7 @@ from tests.server.conftest import SAMPLE, Api, ended, events_of, tasks_of, until
 
 import stepwell
 from stepwell import Context, Engine, HumanResponseEvent, StartEvent, StopEvent, Workflow, step
-from stepwell.errors import StoreUnavailable
+from stepwell.errors import InvalidArgument, StoreUnavailable
 from stepwell.server import shapes
 from stepwell.tasks import BUILT_IN, TaskRegistry
 
@@ -74,6 +74,25 @@ async def test_readers_are_told_what_tasks_side_by_side_gave_and_which_were_skip
         "task_a": ("task.succeeded", {"task": "task_a", "params": {}}),
         "task_b": ("task.skipped", None),
     }
+
+
+async def test_parameters_that_a_route_does_not_have_are_refused(api: Api) -> None:
+    for method, path, word in (
+        ("POST", "/api/signal/decided", "definiton"),
+        ("GET", "/api/workflows", "stauts"),
+        ("POST", CREATE, "wiat"),
+        ("GET", "/api/definitions", "name"),
+    ):
+        answer = await api.request(method, path, params={word: "x"}, json={})
+        assert answer.status_code == 422
+        problem = answer.json()
+        assert problem["code"] == "unknown_parameter"
+        assert repr(word) in problem["detail"]
+
+
+def test_an_empty_token_is_none_to_be_trusted() -> None:
+    with pytest.raises(InvalidArgument, match="the token is empty"):
+        stepwell.asgi(Engine("memory://"), token="")
 
 
 async def test_failed_tasks_show_their_attempts_and_errors(api: Api) -> None:

@@ -219,6 +219,9 @@ def test_what_is_not_started(tmp_path: Path) -> None:
     assert "\nready" not in said
     assert f"127.0.0.1:{away['REDIS_PORT']}" in said
     assert "there is no token" in refused(tmp_path, "--host", "0.0.0.0")  # noqa: S104
+    for nothing in ("", " "):
+        said = refused(tmp_path, "--host", "0.0.0.0", "--token", nothing)  # noqa: S104
+        assert "token: it is empty" in said
     assert "names no store" in refused(tmp_path, "--port", "0", "--store", "mongo://x")
     assert "there is no module 'nothing'" in refused(tmp_path, "--port", "0", "--tasks", "nothing")
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -231,6 +234,19 @@ def config(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: str) -> dict
     done = CliRunner().invoke(cli, ["config", "--json", *options])
     assert done.exit_code == 0, done.output
     return json.loads(done.stdout)
+
+
+def test_variables_that_mean_nothing_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("STEPWELL_NOTHING=1\n")
+    monkeypatch.setenv("STEPWELL_PROT", "9")
+    done = CliRunner().invoke(cli, ["config", "--json"])
+    assert done.stderr.splitlines() == [
+        "the variable STEPWELL_NOTHING means nothing to stepwell",
+        "the variable STEPWELL_PROT means nothing to stepwell; did you mean STEPWELL_PORT?",
+    ]
 
 
 def test_config_says_where_every_value_comes_from(

@@ -255,4 +255,5 @@ def resolve(
         return value
     if missing is not _NOTHING:
         return missing
-    raise TaskFailed(f"the reference {ref!r} names nothing: that task gave no such value")
+    giver = "the run was given" if root == "input" else "that task gave"
+    raise TaskFailed(f"the reference {ref!r} names nothing: {giver} no such value")

@@ -10,7 +10,7 @@ from rich.text import Text
 from stepwell.cli import output
 from stepwell.cli.options import settings, shared_options
 from stepwell.cli.serve import flags_of, serve_options
-from stepwell.server.settings import load, sources, without_password
+from stepwell.server.settings import load, sources, strangers, without_password
 
 
 @click.command()
@@ -24,6 +24,8 @@ def config(**given: Any) -> None:
     """
     flags = flags_of(given)
     wanted = load(flags)
+    for line in strangers():
+        output.stderr().print(line, style="yellow", soft_wrap=True)
     rows = sources(wanted, flags)
     url = without_password(wanted.url)
     if settings().json:

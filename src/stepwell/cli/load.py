@@ -109,7 +109,9 @@ def module_named(name: str) -> ModuleType:
             module, dot, workflow = name.rpartition(".")
             raise CommandError(
                 f"there is no module {name!r}",
-                hint=f"If {workflow} is the workflow, write {module}:{workflow}."
+                hint=f"Name the module, not its file: {name.removesuffix('.py')}"
+                if name.endswith(".py")
+                else f"If {workflow} is the workflow, write {module}:{workflow}."
                 if dot and workflow[:1].isupper()
                 else "It is looked for in the current directory and in the Python environment: "
                 f"{os.getcwd()}, {sys.prefix}.",

@@ -29,7 +29,7 @@ from stepwell.server.serving import (
 from stepwell.server.serving import (
     serve as serve_until,
 )
-from stepwell.server.settings import Settings, load, words_of
+from stepwell.server.settings import Settings, load, strangers, words_of
 
 
 def serve_options(command: Any) -> Any:
@@ -103,6 +103,8 @@ async def _serve(wanted: Settings) -> Exit:
         contextlib.redirect_stdout(sys.stderr),  # what tasks print
         console_logging(console),
     ):
+        for line in strangers():
+            console.print(line, style="yellow", soft_wrap=True)
         load_tasks(words_of(wanted.tasks), tasks)
         if hosts := words_of(wanted.http_hosts):
             try:

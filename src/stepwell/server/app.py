@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, cast
 
-from fastapi import FastAPI, Query, Request
+from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
@@ -20,13 +20,19 @@ from stepwell._version import __version__
 from stepwell.authoring.document_run import NAME
 from stepwell.authoring.drawing import draw
 from stepwell.authoring.tasks import TaskRegistry
-from stepwell.errors import StoreError, StoreUnavailable, WorkflowNotRegistered
+from stepwell.errors import (
+    InvalidArgument,
+    StoreError,
+    StoreUnavailable,
+    WorkflowNotRegistered,
+)
 from stepwell.runtime.engine import Engine
 from stepwell.runtime.telemetry import listen
 from stepwell.server import console, examples, shapes, speaking
 from stepwell.server.bodies import read_object, word_of
 from stepwell.server.direct import Direct, Plain
 from stepwell.server.inputs import input_schema, machine_of
+from stepwell.server.known import KnownOnly
 from stepwell.server.metrics import CONTENT_TYPE
 from stepwell.server.page import page_of
 from stepwell.server.paths import name_in, part_of
@@ -93,13 +99,15 @@ def asgi(
         patience: seconds that a body may take to come (408), and the store to answer (503).
 
     Raises:
-        InvalidArgument: the engine has another workflow called "document".
+        InvalidArgument: the engine has another workflow called "document"; or the token is empty.
 
     Example:
         >>> from stepwell import Engine, asgi
         >>> asgi(Engine("memory://")).title
         'stepwell'
     """
+    if token is not None and not token:
+        raise InvalidArgument("the token is empty", hint="Give None for no token.")
     limits = Limits(max_queue=max_queue, heartbeat=heartbeat, patience=patience)
     service = Service(engine, tasks, limits, degraded)
     app = FastAPI(
@@ -183,10 +191,11 @@ async def _invalid(_request: Request, error: Exception) -> Response:
 
 
 def _more(app: FastAPI) -> None:
-    app.get("/api/definitions", response_model=shapes.Definitions, tags=["definitions"])(
+    router = APIRouter(route_class=KnownOnly)
+    router.get("/api/definitions", response_model=shapes.Definitions, tags=["definitions"])(
         definitions
     )
-    app.post(
+    router.post(
         "/api/definitions/{name}/run",
         status_code=202,
         response_model=shapes.Started,
@@ -194,12 +203,13 @@ def _more(app: FastAPI) -> None:
         openapi_extra=body_of("RunBody", required=False),
         tags=["definitions"],
     )(run_definition)
-    app.get(
+    router.get(
         "/api/definitions/{name}/graph",
         response_class=Response,
         responses={200: {"content": {k.partition(";")[0]: {} for k in MEDIA_TYPES.values()}}},
         tags=["definitions"],
     )(definition_graph)
+    app.include_router(router)
     app.get("/healthz", response_model=shapes.Health, tags=["service"])(healthz)
     app.get("/readyz", response_model=shapes.Health, tags=["service"])(readyz)
     app.get(

@@ -15,6 +15,7 @@ from stepwell.runtime.views import RunInfo
 from stepwell.server import shapes
 from stepwell.server.bodies import read_object, time_of, word_of
 from stepwell.server.feed import Item, cursor_of
+from stepwell.server.known import KnownOnly
 from stepwell.server.paths import name_in, part_of
 from stepwell.server.patience import patience_of
 from stepwell.server.problems import Problem
@@ -22,7 +23,7 @@ from stepwell.server.service import Service
 from stepwell.server.shown import summary
 from stepwell.values import RunStatus
 
-router = APIRouter()
+router = APIRouter(route_class=KnownOnly)
 
 JOURNAL_PAGE = 1000
 """How many rows of a journal are shown at once."""

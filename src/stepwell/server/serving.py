@@ -110,7 +110,7 @@ def listen_on(settings: Settings) -> socket.socket:
     try:
         made = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except (OSError, UnicodeError) as error:
-        said = getattr(error, "strerror", None) or error
+        said = str(getattr(error, "strerror", None) or error).partition(" (while ")[0]
         raise InvalidArgument(
             f"can't listen on {settings.host}:{settings.port}: {said}",
             hint="Choose another address with --host and --port.",

@@ -6,6 +6,7 @@ of the environment without a prefix are those that users of the older service kn
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from typing import Any
 from urllib.parse import quote
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from stepwell.errors import InvalidArgument
@@ -78,6 +80,14 @@ class Settings(BaseSettings):
     )
     debug: bool = Field(False, description="Log more, and every request.")
 
+    @field_validator("token")
+    @classmethod
+    def _says_something(cls, token: SecretStr | None) -> SecretStr | None:
+        # A variable that is not set, between quotes on the command line, must not open the service.
+        if token is not None and not token.get_secret_value():
+            raise PydanticCustomError("empty", "it is empty; for no token leave it out")
+        return token
+
     @property
     def url(self) -> str:
         """The store's URL, with its password."""
@@ -129,10 +139,26 @@ def load(flags: Mapping[str, Any]) -> Settings:
         faults = "; ".join(f"{n}: {e['msg']}" for n, e in zip(names, error.errors(), strict=True))
         raise InvalidArgument(
             f"the settings make no sense: {faults}",
-            hint="`stepwell config` shows the others, and where they come from.",
+            hint="Put it right or leave it out. Flags beat the environment, which beats .env.",
         ) from error
     except UnicodeDecodeError as error:
         raise InvalidArgument(f"{ENV_FILE} is not UTF-8 text: {error.reason}") from error
+
+
+def strangers() -> list[str]:
+    """A line for every variable of the environment, and of the file, that begins as ours do and
+    means nothing: a name that was misspelt does nothing."""
+    known = {variable_of(name) for name in Settings.model_fields} | {"STEPWELL_SERVER"}
+    given = {name.upper() for name in os.environ}
+    if Path(ENV_FILE).is_file():
+        given |= {name.upper() for name in dotenv_values(ENV_FILE)}
+    lines: list[str] = []
+    for name in sorted(given - known):
+        if name.startswith("STEPWELL_"):
+            close = difflib.get_close_matches(name, known, 1, 0.8)
+            more = f"; did you mean {close[0]}?" if close else ""
+            lines.append(f"the variable {name} means nothing to stepwell{more}")
+    return lines
 
 
 def sources(settings: Settings, flags: Mapping[str, Any]) -> list[Source]:

@@ -10,10 +10,11 @@ from starlette.responses import Response
 from stepwell.errors import RunAlreadyExists, WorkflowRuntimeError
 from stepwell.server import shapes
 from stepwell.server.bodies import object_of, read_object, text_of, word_of
+from stepwell.server.known import KnownOnly
 from stepwell.server.problems import Problem
 from stepwell.server.routes import Answer, Key, body_of, event_name, known_id, links_of, service_of
 
-router = APIRouter()
+router = APIRouter(route_class=KnownOnly)
 
 
 def new_id_of(fields: dict[str, Any]) -> str | None:
