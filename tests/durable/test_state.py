@@ -78,11 +78,11 @@ async def test_a_change_that_was_built_upon_is_not_made_again_however_often_the_
     virtual_clock: VirtualClock,
 ) -> None:
     store, flow = MemoryStore(), Beside(timeout=None)
-    run_id = None
+    run_id = ""
     for number in range(4):
         # Now and then the journal is read back from a snapshot that was taken in between.
         engine = virtual_clock.engine(store, [flow], snapshot_every=(1000, 1)[number % 2])
-        if run_id is None:
+        if not run_id:
             run_id = (await engine.start(flow)).run_id
         await virtual_clock.advance(20)
         await engine.stop(grace=0)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
+from starlette.types import Scope
 from tests.server.conftest import SAMPLE, Api
 
 import stepwell
@@ -35,10 +37,10 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     plain = Direct._answer
 
-    async def answer(self: Direct, *given: object) -> bool:
-        done = await plain(self, *given)
+    async def answer(self: Direct, scope: Scope, *given: Any) -> bool:
+        done = await plain(self, scope, *given)
         if done:
-            found.append(given[0]["path"])
+            found.append(scope["path"])
         return done
 
     monkeypatch.setattr(Direct, "_answer", answer)

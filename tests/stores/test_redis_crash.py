@@ -83,8 +83,8 @@ class Workers:
             text += [str(row) for row in await engine.store.workers()]
             live = [status for status in RunStatus if not status.terminal]
             for info in (await engine.list(status=live, limit=20))[0]:
-                row = await engine.store.get(info.run_id)
-                text += [str(row), (await engine.why(info.run_id)).sentence]
+                row = await engine.store.get(info.id)
+                text += [str(row), (await engine.why(info.id)).sentence]
             text.append(f"started, and nobody said done: {sorted(self.started - self.done)}")
         return "\n".join(text)
 
