@@ -97,10 +97,20 @@ def _by_status(
         return Why(info.status, f"running, but {was}; {then}.{at}", waits, steps)
     told = [_told(w, now, info.id) for w in waits] + [s for s in steps if "again" in s]
     told += _sleeping(run)
+    ends = _ends(info, run, waits) if told and held else ""
     if not told:
         told = [_rest(info, run, definition, last)]
     after = "" if known else f" What comes is kept, but {nobody}."
-    return Why(info.status, f"waiting {'; '.join(told)}.{after}", waits, steps)
+    return Why(info.status, f"waiting {'; '.join(told)}.{ends}{after}", waits, steps)
+
+
+def _ends(info: RunInfo, run: Run | None, waits: Iterable[WaitInfo]) -> str:
+    """When the run ends however long its waits would be: its time counts while a worker has it."""
+    if run is None or run.deadline is None or info.owner is None:
+        return ""
+    if any(w.due is not None and w.due <= run.deadline for w in waits):
+        return ""
+    return f" The run times out at {_at(run.deadline)}."
 
 
 def last_word(entries: Iterable[Entry]) -> str:

@@ -322,18 +322,28 @@ def _waits(waits: Sequence[Mapping[str, Any]]) -> Iterable[Html]:
         return
     yield el("h2", "Waits for")
     yield table(
-        ("wait", "event", "since", "ends by itself", "question"),
+        (
+            el("th", "wait", class_="wide"),
+            "event",
+            el("th", "since", class_="wide"),
+            "ends by itself",
+            "question",
+        ),
         (
             [
-                el("td", el("code", wait["id"])),
-                el("td", _awaited(wait)),
-                el("td", said_at(wait["since"])),
-                el("td", said_at(wait["due"]) or "never"),
-                el("td", "" if wait["question"] is None else el("pre", pretty(wait["question"]))),
+                el("td", el("code", wait["id"]), class_="wide"),
+                el("td", _awaited(wait), class_="name"),
+                el("td", said_at(wait["since"]), class_="wide"),
+                el("td", said_at(wait["due"]) or "never", class_="name"),
+                el("td", _question(wait["question"]), class_="long"),
             ]
             for wait in waits
         ),
     )
+
+
+def _question(question: object) -> Html:
+    return Html("") if question is None else el("pre", pretty(question))
 
 
 def _awaited(wait: Mapping[str, Any]) -> str:
@@ -364,7 +374,7 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> Html:
         if len(rows) > MOST // 10:
             rows.append([el("td", "and more: the API shows all of them", colspan=5, class_="dim")])
             break
-    numbers = (el("th", word, class_="n") for word in ("tries", "took"))
+    numbers = (el("th", "tries", class_="n"), el("th", "took", class_="n wide"))
     return table(["task", "status", *numbers, "error or result"], rows)
 
 
@@ -382,6 +392,6 @@ def _task(task: Mapping[str, Any]) -> list[Html]:
         el("td", task["name"], f" ({task['id']})" if task["id"] else "", class_="name"),
         el("td", _status(task["status"])),
         el("td", tries or "", class_="n"),
-        el("td", "" if took is None else f"{took:.3f} s", class_="n"),
+        el("td", "" if took is None else f"{took:.3f} s", class_="n wide"),
         el("td", last, class_="long"),
     ]

@@ -12,10 +12,13 @@ STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:1.2rem auto 3rem;padding:0 1rem}
 h1{font-size:1.4rem;margin:.2rem 0 .6rem;overflow-wrap:anywhere}
 h2{font-size:1.1rem;margin:1.6rem 0 .4rem}
+p{overflow-wrap:anywhere}
 a{color:var(--link)}
 nav{display:flex;flex-wrap:wrap;gap:.2rem 1rem}
 code,pre{font-family:ui-monospace,monospace;font-size:.9em}
-pre{background:var(--soft);padding:.7rem;overflow:auto;border-radius:.3rem;max-height:24rem}
+pre{background:var(--soft);padding:.7rem;overflow:auto;border-radius:.3rem;max-height:24rem;
+white-space:pre-wrap;overflow-wrap:anywhere}
+td pre{margin:0}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse}
 th,td{text-align:left;vertical-align:top;padding:.25rem .9rem .25rem 0;
@@ -33,6 +36,7 @@ td.name{white-space:normal;overflow-wrap:anywhere;min-width:6rem}
 .drawing svg{display:block;margin:0 auto}
 details{border-top:1px solid var(--line);padding:.5rem 0}summary{cursor:pointer}
 .m{display:inline-block;min-width:4.5rem;font-weight:700}
+summary .dim{margin-left:1rem}
 @media (max-width:44rem){.wide{display:none}td,th{padding-right:.5rem}td.long{min-width:6rem}}
 """
 

@@ -42,6 +42,7 @@ def page_of(api: Mapping[str, Any], root: str, durability: str) -> str:
 
 
 def _operation(path: str, method: str, operation: Mapping[str, Any]) -> Html:
+    about = operation.get("description", "")
     parameters = [
         el(
             "li",
@@ -61,8 +62,14 @@ def _operation(path: str, method: str, operation: Mapping[str, Any]) -> Html:
         ]
     return el(
         "details",
-        el("summary", el("span", method, class_="m"), " ", el("code", path)),
-        el("p", operation.get("description", "")),
+        el(
+            "summary",
+            el("span", method, class_="m"),
+            " ",
+            el("code", path),
+            el("span", about.partition(". ")[0].rstrip("."), class_="dim wide"),
+        ),
+        el("p", about),
         el("ul", *parameters),
         *body,
         *_answer(operation),
