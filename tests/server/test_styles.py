@@ -297,6 +297,8 @@ async def test_a_state_machine_from_end_to_end(site: Begin) -> None:
                 assert said in text
         waiting = await client.start("rest-order", {"number": 2})
         await until_waits(client, waiting)
+        with pytest.raises(InvalidArgument, match="does not fit"):
+            await client.signal(waiting.run_id, "paid", {"said": 5})
         of_run = await drawn(client, f"/api/workflow/{waiting.run_id}")
         assert all("signal paid" in text for text in of_run.values())
         assert "the run fails" in (await drawn(client, "/api/definitions/rest-own-context"))["svg"]

@@ -14,6 +14,7 @@ from enum import IntEnum
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 DEFAULT_STORE = "sqlite:///stepwell.db"
 
@@ -82,6 +83,7 @@ def store_option(command: F) -> F:
         show_default=True,
         show_envvar=True,
         metavar="URL",
+        callback=one_place,
         help="Where the runs are kept.",
     )(command)
 
@@ -99,9 +101,21 @@ def server_option(command: F) -> F:
     )(command)
 
 
-def _set_server(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
-    if value:
-        remember(ctx).server = value
+def _set_server(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    # What was typed beats the environment; of two things that were typed none does.
+    if value and (_typed(ctx, str(param.name)) or not _typed(ctx, "store")):
+        remember(ctx).server = one_place(ctx, param, value)
+
+
+def _typed(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def one_place(ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    """What was given for `--store` or `--server`. Raises `UsageError` when both were typed."""
+    if _typed(ctx, "store") and _typed(ctx, "server"):
+        raise click.UsageError("--store and --server name two places to look; give one")
+    return value
 
 
 def app_option(command: F) -> F:

@@ -28,7 +28,14 @@ from stepwell.cli.inputs import input_of
 from stepwell.cli.interrupts import Interrupts
 from stepwell.cli.load import load_one
 from stepwell.cli.logs_handler import console_logging
-from stepwell.cli.options import Duration, Exit, server_option, settings, shared_options
+from stepwell.cli.options import (
+    Duration,
+    Exit,
+    one_place,
+    server_option,
+    settings,
+    shared_options,
+)
 from stepwell.cli.progress import Lines, Picture, Progress
 from stepwell.cli.running import Ended, InMemory, Kept, Watched, complaints, place_of
 from stepwell.cli.view import View
@@ -65,6 +72,7 @@ _CANCEL_GRACE = 10.0
     envvar="STEPWELL_STORE",
     metavar="URL",
     show_envvar=True,
+    callback=one_place,
     help="Keep the run there; without one it is in memory.",
 )
 @click.option("--id", "run_id", metavar="ID", help="The run's id; made when left out.")

@@ -26,6 +26,7 @@ from stepwell.runtime.clock import new_run_id
 from stepwell.runtime.engine import Engine
 from stepwell.runtime.handler import WorkflowHandler
 from stepwell.runtime.history import decoded
+from stepwell.runtime.machine.signals import check_payload
 from stepwell.runtime.views import RunInfo
 from stepwell.runtime.why import why_of
 from stepwell.server.feed import Feeds
@@ -301,13 +302,16 @@ class Service:
         question: str | None,
         dedupe: str | None,
     ) -> bool:
-        """Send a run an event."""
-        await self.live(run_id)
+        """Send a run an event. A signal has to fit the Context of the state machine."""
+        info = await self.live(run_id)
+        program = self.definitions().get(info.workflow)
         try:
+            if payload and program is not None and machine_of(program) is not None:
+                await check_payload(self.engine, [run_id], name, payload)
             accepted = await self.engine.signal(
                 run_id, name, payload, step=step, question=question, dedupe=dedupe
             )
-        except WorkflowRuntimeError as error:
+        except (WorkflowRuntimeError, ValueError) as error:
             raise Problem(422, "bad_signal", str(error)) from error
         if not accepted:
             await self.live(run_id)  # it may have ended meanwhile
