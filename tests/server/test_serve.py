@@ -197,6 +197,26 @@ def test_redis_that_cannot_be_reached_is_replaced_by_memory_and_shouted_about(
     assert said in said_by(served, "why", answer.json()["workflow_id"])
 
 
+@pytest.mark.parametrize("debug", ["1", ""])
+def test_what_tasks_say_is_logged_and_every_request_when_asked_for(
+    serve: Serve, debug: str
+) -> None:
+    served = serve(DEBUG=debug)
+    says = {"name": "log", "params": {"message": "hello"}}
+    step = {"execution_type": "sequential", "tasks": [says, {"name": "task_a"}]}
+    body = {"name": "says", "steps": [step]}
+    assert served.http.post("/api/workflow?wait=10", json=body).json()["status"] == "completed"
+    served.process.terminate()
+    assert served.process.stderr is not None
+    lines = served.process.stderr.read().splitlines()
+    assert [line for line in lines if line.startswith("task ")] == [
+        "task log: hello",
+        "task task_a: runs with {}",
+    ]
+    asked = [line for line in lines if "POST /api/workflow?wait=10" in line]
+    assert len(asked) == bool(debug)
+
+
 def refused(folder: Path, *options: str, **environment: str) -> str:
     """What is said by a service that does not start."""
     done = subprocess.run(

@@ -222,7 +222,7 @@ class _Sample(Task):
     """A sample task: says that it ran, and gives its name."""
 
     async def execute(self) -> Any:
-        self.logger.info("task %s runs with %s", self.name, self.params)
+        self.logger.info("runs with %s", self.params)
         return {"task": self.name, "params": dict(self.params)}
 
 

@@ -101,7 +101,7 @@ async def _serve(wanted: Settings) -> Exit:
     with (
         Interrupts(signal.SIGINT, signal.SIGTERM, second=_die) as interrupts,
         contextlib.redirect_stdout(sys.stderr),  # what tasks print
-        console_logging(console),
+        console_logging(console, tasks=True, requests=wanted.debug),
     ):
         for line in strangers():
             console.print(line, style="yellow", soft_wrap=True)
