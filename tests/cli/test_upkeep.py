@@ -134,7 +134,7 @@ def test_a_fresh_store_is_well(run_cli: Cli, url: str) -> None:
     run_cli("db", "migrate", "--store", url)
     said = run_cli("doctor", "--store", url)
     assert said.out.endswith("All is well.\n")
-    assert "durability power, schema 2 of 2" in said.out
+    assert "durability power, schema 3 of 3" in said.out
 
 
 def test_doctor_names_live_runs_that_nobody_advances_and_parked_ones(
@@ -205,8 +205,8 @@ def test_doctor_and_others_say_that_a_file_is_no_store(
 
 
 def test_migrate_makes_a_store_once(run_cli: Cli, url: str) -> None:
-    assert "is made, with schema version 2" in run_cli("db", "migrate", "--store", url).out
-    assert run_cli("db", "migrate", "--store", url, "--json").json["before"] == 2
+    assert "is made, with schema version 3" in run_cli("db", "migrate", "--store", url).out
+    assert run_cli("db", "migrate", "--store", url, "--json").json["before"] == 3
 
 
 def test_gc_deletes_what_ended_long_ago_and_nothing_else(run_cli: Cli, url: str, shop: Any) -> None:

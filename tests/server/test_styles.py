@@ -40,6 +40,7 @@ from stepwell.machine import (
 )
 from stepwell.pipeline import Pipeline
 from stepwell.tasks import TaskRegistry
+from stepwell.testing import VirtualClock
 from stepwell.values import RunStatus
 
 broken = {"now": True}
@@ -428,3 +429,11 @@ async def test_what_a_users_own_code_makes_of_bad_fields_is_no_fault_of_the_serv
         async with Client("http://test", transport=httpx.ASGITransport(api.app)) as client:
             with pytest.raises(InvalidArgument, match="ZeroDivisionError"):
                 await client.start("rest-own-context", {"prices": [1], "extra": 0})
+
+
+async def test_what_a_test_watches_is_described_as_before() -> None:
+    """Engines in virtual time put themselves around the steps of what they run."""
+    VirtualClock().engine("memory://", [Order])
+    async with Engine("memory://", [Order]) as engine:
+        found = (await Api(stepwell.asgi(engine)).get("/api/definitions")).json()["definitions"]
+        assert found[0]["input_schema"]["required"] == ["number"]

@@ -23,7 +23,7 @@ from stepwell.stores.base import Store
 from stepwell.stores.postgres import PostgresStore
 from stepwell.stores.redis import RedisStore
 from stepwell.testing import VirtualClock, clock, hooked
-from stepwell.testing.clock import Outstanding
+from stepwell.testing.clock import Outstanding, no_pause
 
 __all__ = ["postgres", "postgres_url_for", "redis", "redis_url_for"]
 
@@ -37,10 +37,6 @@ _MODULES = [import_module(f"tests.durable.test_{name}") for name in _NAMES.split
 _STORES: dict[str, Callable[[str], Store]] = {"postgres": PostgresStore, "redis": RedisStore}
 
 
-async def _at_once() -> None:
-    """Verbs begin and answer without a pause."""
-
-
 @pytest.fixture(autouse=True, params=[*_STORES])
 def on_a_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every store that is asked for is one of this server."""
@@ -49,7 +45,7 @@ def on_a_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     def make(url: str) -> Store:
         # A test may ask the store itself, past the engine: time stands still then, too, or the
         # store would take the server for lost.
-        return hooked(kind_of(url), Outstanding(_at_once))
+        return hooked(kind_of(url), Outstanding(no_pause))
 
     def in_memory(*_: object, **__: object) -> Store:
         return make(url_for(object()))

@@ -310,6 +310,7 @@ class Program:
         admit: looks at a message from outside, and at the run's state, before the run takes it in;
             raises ValueError, saying why, for one that the run could not go on with.
         schedule: when runs of it start by themselves; None: never.
+        source: what it was compiled from, for those who describe it: a state machine, a pipeline.
     """
 
     definition: Definition
@@ -327,6 +328,7 @@ class Program:
     variant: Callable[[Message], tuple[Program, object]] | None = None
     admit: Callable[[Message, Mapping[str, Any]], None] | None = None
     schedule: Schedules | None = None
+    source: object = None
 
     def value(self, ending: Ending) -> object:
         """What a caller gets of a run that ended so; raises what it failed with."""

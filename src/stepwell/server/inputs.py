@@ -14,10 +14,8 @@ from typing import Any, cast
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from stepwell.authoring.machine import decorators
-from stepwell.authoring.machine.compile import MachineStep
 from stepwell.authoring.machine.define import Machine
 from stepwell.authoring.pipeline.build import PipelineBase
-from stepwell.authoring.pipeline.handlers import PipelineHandler
 from stepwell.authoring.program import Program
 from stepwell.errors import StepwellError, WorkflowRuntimeError
 from stepwell.server.problems import Problem
@@ -29,13 +27,7 @@ ANYTHING: Schema = {"type": "object"}
 
 def machine_of(program: Program) -> Machine | None:
     """The state machine that a program was made of, if it was."""
-    found = (h.machine for h in program.handlers.values() if isinstance(h, MachineStep))
-    return next(found, None)
-
-
-def _pipeline_of(program: Program) -> PipelineBase | None:
-    found = (h.pipeline for h in program.handlers.values() if isinstance(h, PipelineHandler))
-    return next(found, None)
+    return program.source if isinstance(program.source, Machine) else None
 
 
 # --- what it takes -------------------------------------------------------------------------------
@@ -43,10 +35,10 @@ def _pipeline_of(program: Program) -> PipelineBase | None:
 
 def input_schema(program: Program) -> Schema:
     """The JSON Schema of what a workflow can be started with."""
-    if (pipeline := _pipeline_of(program)) is not None:
-        return _of_pipeline(pipeline)
-    if (machine := machine_of(program)) is not None:
-        return _of_machine(machine)
+    if isinstance(program.source, PipelineBase):
+        return _of_pipeline(program.source)
+    if isinstance(program.source, Machine):
+        return _of_machine(program.source)
     return _of_class(program.types.classes.get(program.definition.start))
 
 
@@ -98,10 +90,9 @@ def _of_machine(machine: Machine) -> Schema:
 
 def check(name: str, program: Program, fields: Mapping[str, Any]) -> None:
     """Look at what only a run would look at. Raises `Problem`."""
-    pipeline = _pipeline_of(program)
-    if pipeline is not None:
+    if isinstance(program.source, PipelineBase):
         try:
-            pipeline.beginning(fields)
+            program.source.beginning(fields)
         except ValueError as error:
             raise refused(name, error) from error
 

@@ -432,6 +432,10 @@ class _Jumping(selectors.BaseSelector):
         return self._real.get_map()
 
 
+async def no_pause() -> None:
+    """For `Outstanding`: verbs begin and answer at once."""
+
+
 class Outstanding(Hook):
     """Time stands still while a verb is at work; with a seed, verbs begin and answer later."""
 

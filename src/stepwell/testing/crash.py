@@ -27,7 +27,7 @@ from stepwell.runtime.telemetry import listen
 from stepwell.runtime.views import WaitInfo
 from stepwell.stores.base import Store
 from stepwell.stores.memory import MemoryStore
-from stepwell.testing.clock import NothingLeft, VirtualClock, settled
+from stepwell.testing.clock import NothingLeft, Outstanding, VirtualClock, no_pause, settled
 from stepwell.testing.engines import Bodies
 from stepwell.testing.stores import Dying, hooked
 from stepwell.values import RunStatus
@@ -328,6 +328,7 @@ class Play:
 
 async def _end_leases(store: Store, now: float) -> None:
     """The engines of earlier lives are dead for so long that their leases are over."""
+    store = hooked(store, Outstanding(no_pause))
     await store.open()
     for worker in await store.workers():
         await store.register(replace(worker, until=now))

@@ -97,6 +97,7 @@ def compile_machine(machine: Machine) -> Program:
         shows_state=True,
         admit=lambda message, state: _admit(machine, message, state),
         schedule=None if machine.schedule is None else Planner(machine, machine.schedule),
+        source=machine,
     )
 
 

@@ -85,6 +85,7 @@ def compile_pipeline(pipeline: PipelineBase) -> Program:
         failure=TypeRegistry(()).exception,
         serializer=serializer,
         shows_state=True,
+        source=pipeline,
     )
 
 
