@@ -481,6 +481,9 @@ def _error(answer: httpx.Response, run_id: str) -> Exception:
             return InvalidArgument(detail, hint=hint)
         case 503, _:
             return StoreUnavailable(detail, hint=hint)
+        case 401, _:
+            hint = "Give the service's token: the variable STEPWELL_TOKEN, or Client(token=...)."
+            return ServiceError(401, code, detail, hint)
         case status, _:
             return ServiceError(status, code, detail, hint)
 

@@ -66,8 +66,8 @@ def _by_status(
         case RunStatus.PARKED:
             return Why(
                 info.status,
-                f"parked: {info.reason}. A person has to put this right and then resume the run "
-                f"(`stepwell resume {info.id}`).",
+                f"parked: {_said(info.reason)}. A person has to put this right and then resume "
+                f"the run (`stepwell resume {info.id}`).",
             )
         case status if status.terminal:
             ended = "" if info.ended is None else f" at {utc(info.ended):%Y-%m-%d %H:%M:%S} UTC"
@@ -102,6 +102,11 @@ def _by_status(
         told = [_rest(info, run, definition, last)]
     after = "" if known else f" What comes is kept, but {nobody}."
     return Why(info.status, f"waiting {'; '.join(told)}.{ends}{after}", waits, steps)
+
+
+def _said(reason: str | None) -> str:
+    """A reason as a clause: it may be an error of several lines."""
+    return " ".join(str(reason).split()).rstrip(".")
 
 
 def _ends(info: RunInfo, run: Run | None, waits: Iterable[WaitInfo]) -> str:

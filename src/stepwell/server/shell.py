@@ -133,7 +133,7 @@ class Shell:
                 raise Problem(
                     401,
                     "unauthorized",
-                    "a bearer token is needed",
+                    "this is not the token" if given else "a bearer token is needed",
                     hint="Send the header Authorization: Bearer TOKEN. A browser that asks for a "
                     "name and a password may be given any name, and the token.",
                     headers={"WWW-Authenticate": 'Basic realm="stepwell"' if page else "Bearer"},
