@@ -72,6 +72,16 @@ CREATE = """{
      }"""
 
 
+FAILING = """
+from stepwell.tasks import task
+
+
+@task("boom")
+async def boom() -> None:
+    raise ValueError("bad luck")
+"""
+
+
 class Served:
     """A `stepwell serve` that runs."""
 
@@ -113,6 +123,7 @@ Serve = Callable[..., Served]
 @pytest.fixture
 def serve(tmp_path: Path) -> Generator[Serve]:
     (tmp_path / "shop_tasks.py").write_text(TASKS)
+    (tmp_path / "failing.py").write_text(FAILING)
     running: list[Served] = []
 
     def start(*options: str, **environment: str) -> Served:
@@ -215,6 +226,23 @@ def test_what_tasks_say_is_logged_and_every_request_when_asked_for(
     ]
     asked = [line for line in lines if "POST /api/workflow?wait=10" in line]
     assert len(asked) == bool(debug)
+
+
+def test_why_a_task_failed_is_logged_with_its_trace_once(serve: Serve) -> None:
+    served = serve("--tasks", "failing")
+    step = {
+        "execution_type": "sequential",
+        "tasks": [{"name": "boom", "params": {"retry_count": 1}}],
+    }
+    body = {"name": "fails", "steps": [step]}
+    run = served.http.post("/api/workflow?wait=10", json=body).json()
+    assert run["status"] == "failed"
+    served.process.terminate()
+    assert served.process.stderr is not None
+    said = served.process.stderr.read()
+    assert said.count(f"step.failed run={run['workflow_id']}") == 1
+    assert said.count("failing.py") == 1
+    assert said.count("ValueError: bad luck") == 2
 
 
 def refused(folder: Path, *options: str, **environment: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import traceback
 from collections.abc import Generator
 
 from rich.console import Console
@@ -14,6 +15,8 @@ from stepwell.cli.options import settings
 _STYLES = {logging.WARNING: "yellow", logging.ERROR: "bold red", logging.CRITICAL: "bold red"}
 
 
+_FAILED = "step.failed"
+
 TASKS = "stepwell.tasks"
 """Tasks of documents log below this name, each under its own."""
 
@@ -22,14 +25,21 @@ REQUESTS = "uvicorn.access"
 
 class ConsoleHandler(logging.Handler):
     """Writes records as lines: warnings and worse, and what tasks say. Leaves out what telemetry
-    tells, which is shown as progress."""
+    tells, which is shown as progress; where nothing shows progress, `failures` are told, with the
+    trace of what is not tried again: nothing else keeps it."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, failures: bool = False) -> None:
         super().__init__(logging.INFO)
         self._console = console
+        self._failures = failures
 
     def emit(self, record: logging.LogRecord) -> None:
-        if hasattr(record, "stepwell_event"):
+        event = getattr(record, "stepwell_event", None)
+        if event is not None:
+            cause = getattr(record, "stepwell_cause", None)
+            if self._failures and event == _FAILED and isinstance(cause, BaseException):
+                self._console.print(Text(record.getMessage(), "yellow"), soft_wrap=True)
+                self._console.file.write("".join(traceback.format_exception(cause)))
             return
         of_task = record.name.startswith(f"{TASKS}.")
         said = record.getMessage()
@@ -49,9 +59,10 @@ class ConsoleHandler(logging.Handler):
 def console_logging(
     console: Console, *, tasks: bool = False, requests: bool = False
 ) -> Generator[None]:
-    """Show what stepwell logs on `console`; also what tasks say, and every request, if wanted."""
+    """Show what stepwell logs on `console`; also what tasks say and how they fail, and every
+    request, if wanted."""
     names = ["stepwell", *([REQUESTS] if requests else [])]
-    handler = ConsoleHandler(console)
+    handler = ConsoleHandler(console, failures=tasks)
     before = [(logger, logger.propagate) for logger in map(logging.getLogger, names)]
     speakers = logging.getLogger(TASKS)
     level = speakers.level

@@ -106,6 +106,7 @@ class Telemetry:
                     attempt=work.attempt if work is not None else None,
                     error=f"{entry.error.type}: {entry.error.message}",
                     retry_at=entry.retry_at,
+                    cause=entry.error.live,
                 )
             case AttemptExpired():
                 work = run.run.work.get(entry.id)
@@ -149,7 +150,7 @@ class Telemetry:
         """Waiting is told by the waits."""
 
     @staticmethod
-    def _tell(run: ActiveRun, name: str, **fields: Any) -> None:
+    def _tell(run: ActiveRun, name: str, cause: BaseException | None = None, **fields: Any) -> None:
         told: dict[str, Any] = {
             "run": run.run.id,
             "workflow": run.definition.name,
@@ -161,9 +162,8 @@ class Telemetry:
         level = logging.WARNING if name in _WARNINGS else logging.INFO
         if logger.isEnabledFor(level):
             shown = " ".join(f"{k}={v}" for k, v in told.items() if k != "at")
-            logger.log(
-                level, "%s %s", name, shown, extra={"stepwell_event": name, "stepwell": told}
-            )
+            extra = {"stepwell_event": name, "stepwell": told, "stepwell_cause": cause}
+            logger.log(level, "%s %s", name, shown, extra=extra)
 
 
 def _of(attempt: Attempt) -> dict[str, Any]:
