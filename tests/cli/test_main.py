@@ -43,6 +43,16 @@ def test_a_misspelt_command_is_a_usage_error_that_names_the_right_one(run_cli: C
     assert "Did you mean 'show'?" in run_cli("shwo", code=2).err
 
 
+def test_a_command_whose_extra_is_missing_names_the_extra(
+    run_cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "stepwell.cli.serve", raising=False)
+    monkeypatch.delitem(sys.modules, "stepwell.server.serving", raising=False)
+    said = run_cli("serve", code=2).err
+    assert "serve needs uvicorn: pip install 'stepwell[server]'" in said
+
+
 def test_help_imports_no_engine_and_no_rich() -> None:
     program = (
         "import sys\n"

@@ -266,7 +266,8 @@ def _is_text(value: str) -> bool:
 
 
 def _fault(error: Any) -> str:
-    return f"{_path(error['loc'])}: {error['msg']}"
+    said = "an object is wanted" if error["type"] == "model_type" else error["msg"]
+    return f"{_path(error['loc'])}: {said}"
 
 
 def _path(parts: Iterable[str | int]) -> str:

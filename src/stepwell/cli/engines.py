@@ -88,7 +88,9 @@ def store_at(url: str) -> Store:
     try:
         store = open_store(url)
     except ValueError as error:
-        raise CommandError(str(error), hint="Write for example sqlite:///runs.db.") from error
+        missing = "pip install" in str(error)
+        hint = "" if missing else "Write for example sqlite:///runs.db."
+        raise CommandError(str(error), hint=hint) from error
     if not store.supports("multiprocess"):
         raise CommandError(
             f"{url} is in memory: no other process can see it",

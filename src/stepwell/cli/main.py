@@ -43,7 +43,7 @@ _COMMANDS = {
 }
 """Every command: the module that has it, under its own name, and what it is for."""
 
-_OF_SERVER = ("fastapi", "starlette", "uvicorn", "pydantic_settings", "dotenv")
+_OF_SERVER = ("fastapi", "starlette", "uvicorn", "pydantic_settings", "dotenv", "httpx")
 """What only the commands of the service need."""
 
 _EPILOG = """\b
@@ -92,8 +92,8 @@ class Commands(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError:
-            if args[0].startswith("-"):
-                raise
+            if args[0].startswith("-") or args[0] in _COMMANDS:
+                raise  # a command that is there, and can't be used here
             close = _close(args[0])
             meant = f" Did you mean {close!r}?" if close else ""
             raise click.UsageError(f"No such command {args[0]!r}.{meant}", ctx) from None
