@@ -18,7 +18,7 @@ from stepwell.kernel.journal import RunParked
 from stepwell.kernel.run import RUNNING, next_due_away
 from stepwell.runtime import codec
 from stepwell.runtime.turn import ActiveRun
-from stepwell.runtime.views import in_short, let_go_detail
+from stepwell.runtime.views import detail_of, in_short, left_by, let_go_detail
 from stepwell.stores.base import Commit, RunRow
 from stepwell.values import RunStatus
 
@@ -130,6 +130,35 @@ class LettingGo:
     def untouched(self, row: RunRow) -> None:
         """Let go of a run that was claimed and not touched."""
         self._owe(row.id, row.fence, row.status, row.due)
+
+    async def left_to_others(self, row: RunRow, reason: str) -> bool:
+        """Leave a run that this code can't go on with to another live worker of its workflow, which
+        may have newer code, or other tasks. False when all there are have left it, too.
+
+        Those who did are written with the row, until one goes on with it.
+        """
+        worker = self._worker
+        if row.status is RunStatus.PARKED or not await self.has_others(row):
+            return False
+        logger.warning("run %s of %s is left to other workers: %s", row.id, row.workflow, reason)
+        left = {"by": sorted({*left_by(row), worker.id}), "reason": reason}
+        detail = codec.dump_json({**detail_of(row), "left": left})
+        now = worker.clock.now()
+        await self._settle(
+            Commit(
+                row.id, row.fence, now, row.status, row.due, worker.id, release=True, detail=detail
+            )
+        )
+        worker.search.hold_back(row.workflow)
+        return True
+
+    async def has_others(self, row: RunRow) -> bool:
+        """Whether other live workers advance the run's workflow, and have not left this run."""
+        now, left = self._worker.clock.now(), {*left_by(row), self._worker.id}
+        return any(
+            each.until > now and row.workflow in each.workflows and each.id not in left
+            for each in await self._worker.store.workers()
+        )
 
     async def parked(self, row: RunRow, reason: str) -> None:
         """The run can't go on without a person; what it has is left as it is."""

@@ -57,6 +57,12 @@ async def resume(worker: Worker, run_id: str) -> None:
     active = await worker.letting_go.whole(worker.search.resume(run_id))
     if active is not None:
         await active.settled()
+        return
+    row = await worker.store.get(run_id)
+    still = row is not None and row.status is RunStatus.PARKED
+    if still and await worker.letting_go.has_others(row):  # whose code may be able to go on with it
+        worker.search.hold_back(row.workflow)
+        await worker.letting_go.whole(_unpark(worker, run_id))
 
 
 async def _unpark(worker: Worker, run_id: str) -> None:

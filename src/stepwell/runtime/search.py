@@ -28,6 +28,9 @@ logger = logging.getLogger("stepwell")
 _BATCH = 200
 """How many runs are claimed and loaded at once."""
 
+_AFTER_OTHERS = 1.0
+"""Seconds that a worker lets others go first with a workflow of which it had to leave them runs."""
+
 _FEW = 20
 """How many runs of a workflow that is not known are looked at for their parents."""
 
@@ -41,6 +44,7 @@ class Search:
         self._worker = worker
         self._one = asyncio.Lock()
         self._claimed: dict[str, RunRow] = {}  # ours, and not read yet
+        self._held_back: dict[str, tuple[float, float]] = {}  # until when, and for how long
         self._alarm: TimerHandle | None = None
         self._alarm_at: float | None = None
 
@@ -48,6 +52,16 @@ class Search:
         """Look around once. The runs of the workers in `dead` may be taken over at once."""
         async with self._one:
             await self._look_around(dead)
+
+    def hold_back(self, workflow: str) -> None:
+        """Runs of this workflow were left to others: they come first, for a while. The more often
+        in a row, the longer."""
+        now = self._worker.clock.now()
+        until, pause = self._held_back.get(workflow, (0.0, 0.0))
+        if until <= now:
+            again = now - until < pause
+            pause = min(self._worker.lease, 2 * pause) if again else _AFTER_OTHERS
+            self._held_back[workflow] = (now + pause, pause)
 
     def over(self) -> None:
         """No more of it: the worker stops."""
@@ -71,7 +85,17 @@ class Search:
         due = await worker.store.next_due(names, now) if names else None
         if due is not None and due <= asked:
             due = now + worker.poll  # it could not be claimed just now; that may take a while
-        self._call_at(due)
+        self._call_at(
+            min((d for d in (due, *self._ends_of_holding_back()) if d is not None), default=None)
+        )
+
+    def _is_held_back(self, workflow: str) -> bool:
+        until, _ = self._held_back.get(workflow, (0.0, 0.0))
+        return until > self._worker.clock.now()
+
+    def _ends_of_holding_back(self) -> list[float]:
+        now = self._worker.clock.now()
+        return [until for until, _ in self._held_back.values() if until > now]
 
     async def _claim(self, names: Sequence[str], room: int, dead: Sequence[str]) -> None:
         """Take up to `room` runs of these workflows that are due."""
@@ -86,7 +110,8 @@ class Search:
             room -= len(rows)
             self._claimed.update((row.id, row) for row in rows)
             await self._take_up()
-            if not rows:
+            names = [name for name in names if not self._is_held_back(name)]
+            if not rows or not names:
                 return
 
     async def _take_up(self) -> None:
@@ -121,6 +146,8 @@ class Search:
         unlimited: list[str] = []
         room: list[tuple[list[str], int]] = [(unlimited, free)]
         for name, (_, owner) in worker.programs.items():
+            if self._is_held_back(name):
+                continue
             limit = getattr(owner, "num_concurrent_runs", None)
             if limit is None:
                 unlimited.append(name)

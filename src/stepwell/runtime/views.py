@@ -172,12 +172,24 @@ def let_go_detail(run: Run) -> Json:
 
 def was_let_go(row: RunRow) -> bool:
     """Whether the worker that had the run last let go of it on purpose."""
-    return row.detail is not None and b'"let_go"' in row.detail and _let_go(row.detail)
+    return _says(row, b'"let_go"') and detail_of(row).get("let_go") is True
 
 
-def _let_go(detail: bytes) -> bool:
-    found = json.loads(detail)
-    return isinstance(found, dict) and cast("dict[str, Any]", found).get("let_go") is True
+def left_by(row: RunRow) -> Sequence[str]:
+    """The workers whose code can't go on with the run, and who left it to others."""
+    left = detail_of(row).get("left") if _says(row, b'"left"') else None
+    return cast("Sequence[str]", left["by"]) if isinstance(left, dict) else ()
+
+
+def detail_of(row: RunRow) -> dict[str, Any]:
+    """What is kept with the row of a run."""
+    found: object = json.loads(row.detail) if row.detail else {}
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+
+
+def _says(row: RunRow, word: bytes) -> bool:
+    """Whether it is worth while to read the detail."""
+    return row.detail is not None and word in row.detail
 
 
 def waits_of(run: Run, most: int | None = None) -> list[WaitInfo]:
@@ -285,7 +297,7 @@ def run_info(
         key=row.key,
         correlation=row.correlation,
         priority=row.priority,
-        reason=detail.get("reason"),
+        reason=detail.get("reason") or cast("dict[str, Any]", detail.get("left", {})).get("reason"),
         waits=waits if row.status is RunStatus.WAITING and live else (),
         seq=row.seq,
         error=detail.get("error"),

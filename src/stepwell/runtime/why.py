@@ -76,10 +76,13 @@ def _by_status(
         case RunStatus.QUEUED if not known:
             return Why(info.status, f"queued for {_span(now, info.created)}, but {nobody}.")
         case RunStatus.QUEUED:
+            left = ""
+            if info.reason:
+                left = f" One that has other code left it to the others: {_said(info.reason)}."
             return Why(
                 info.status,
                 f"queued for {_span(now, info.created)}; it starts when a worker that knows "
-                f"workflow {info.workflow!r} has room for it.",
+                f"workflow {info.workflow!r} has room for it.{left}",
             )
         case _:
             pass

@@ -292,7 +292,8 @@ class Worker:
             misfit = f"its journal can't be read by this code: {in_short(error)}"
             run, state = Run(row.id), None
         if misfit is not None:
-            await self.letting_go.parked(row, misfit)
+            if not await self.letting_go.left_to_others(row, misfit):
+                await self.letting_go.parked(row, misfit)
             return None
         ledger = RunLedger(
             self,
