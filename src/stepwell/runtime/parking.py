@@ -59,8 +59,9 @@ async def resume(worker: Worker, run_id: str) -> None:
         await active.settled()
         return
     row = await worker.store.get(run_id)
-    still = row is not None and row.status is RunStatus.PARKED
-    if still and await worker.letting_go.has_others(row):  # whose code may be able to go on with it
+    if row is None or row.status is not RunStatus.PARKED:
+        return
+    if await worker.letting_go.has_others(row):  # whose code may be able to go on with it
         worker.search.hold_back(row.workflow)
         await worker.letting_go.whole(_unpark(worker, run_id))
 
