@@ -394,7 +394,9 @@ def _run_resumed(run: Run, e: RunResumed) -> None:
 def _state_kept(run: Run, e: StateKept) -> None:
     work = run.work.get(e.work)
     if work is not None:
-        work.kept = {**(work.kept or {}), **e.writes}
+        if work.kept is None:
+            work.kept = {}
+        work.kept.update(e.writes)
 
 
 def _nothing(run: Run, e: Published | StateEdited) -> None:

@@ -54,13 +54,13 @@ async def info_of(worker: Worker, run_id: str) -> RunInfo:
     """See `Engine.get`."""
     row = await row_of(worker, run_id)
     messages = () if row.status.terminal else await worker.store.messages(run_id)
-    return run_info(row, json.loads(row.detail) if row.detail else {}, messages)
+    return run_info(row, messages)
 
 
 async def page_of(worker: Worker, wanted: RunFilter) -> tuple[list[RunInfo], str | None]:
     """See `Engine.list`."""
     page = await worker.store.list(wanted)
-    rows = [run_info(r, json.loads(r.detail) if r.detail else {}) for r in page.rows]
+    rows = [run_info(r) for r in page.rows]
     return rows, page.cursor
 
 
@@ -108,7 +108,7 @@ async def inspect(
     if loaded is None:
         raise RunNotFound(run_id)
     row = loaded.row
-    info = run_info(row, json.loads(row.detail) if row.detail else {}, loaded.messages)
+    info = run_info(row, loaded.messages)
     if loaded.snapshot is not None:
         return info, await journal(worker, run_id, 0)
     return info, [

@@ -74,7 +74,7 @@ class RunInfo:
         due: when it must be advanced next, if it is not running.
         parent: the run it is a part of.
         key, correlation, priority: as given at its start.
-        reason: why it is parked, or how it ended, in a sentence.
+        reason: why it is parked, was left to other workers, or how it ended, in a sentence.
         waits: what it waits for (at most 20).
         seq: how many journal rows it has.
         unread: what came for it and was not taken in yet, a word each: "signal", "answer",
@@ -277,10 +277,9 @@ def answered_by(message: MessageRow) -> str | None:
     return wait if isinstance(wait, str) else None
 
 
-def run_info(
-    row: RunRow, detail: Mapping[str, Any], messages: Sequence[MessageRow] = ()
-) -> RunInfo:
+def run_info(row: RunRow, messages: Sequence[MessageRow] = ()) -> RunInfo:
     """The public face of a store's row, and of the messages that wait for the run."""
+    detail = detail_of(row)
     waits = tuple(WaitInfo(**wait) for wait in detail.get("waits", ()))
     live = not row.status.terminal and row.status is not RunStatus.PARKED
     return RunInfo(

@@ -35,6 +35,7 @@ from stepwell.kernel.outcomes import Message
 from stepwell.kernel.run import EVOLVE, RUNNING, Run, Wait, Work, pending
 from stepwell.runtime import codec
 from stepwell.runtime.saved import restore
+from stepwell.runtime.views import detail_of
 from stepwell.stores import base
 from stepwell.values import RunStatus, utc
 
@@ -223,8 +224,7 @@ def _seen(row: base.RunRow, run: Run, state: Mapping[str, Any]) -> dict[str, Any
     wait = next((w for w in (run.waits or {}).values() if not w.work), None)
     state = _woken(state, work)
     context = state.get("context")
-    detail: Mapping[str, Any] = json.loads(row.detail) if row.detail else {}
-    error = detail.get("reason")
+    error = detail_of(row).get("reason")
     if error is None and work is not None and work.error is not None:
         error = work.error.message
     result = None
