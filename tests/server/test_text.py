@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 from click.testing import CliRunner
-from tests.server.test_serve import Serve, free_port, serve
+from tests.server.test_serve import CREATE, Serve, free_port, serve
 
 from stepwell.cli.main import cli
 
@@ -26,35 +26,9 @@ __all__ = ["serve"]
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the commands are a shell's")
 
-START = """curl -X POST "http://localhost:8000/api/workflow" \\
+START = f"""curl -X POST "http://localhost:8000/api/workflow" \\
      -H "Content-Type: application/json" \\
-     -d '{
-       "name": "sample_workflow",
-       "steps": [
-         {
-           "execution_type": "sequential",
-           "tasks": [
-             {
-               "name": "task_a",
-               "params": { "timeout": 30 }
-             },
-             {
-               "name": "task_b",
-               "params": { "retry_count": 3 }
-             }
-           ]
-         },
-         {
-           "execution_type": "parallel",
-           "tasks": [
-             {
-               "name": "task_c",
-               "params": { "priority": "high" }
-             }
-           ]
-         }
-       ]
-     }'
+     -d '{CREATE}'
 """
 
 LOOK = """# Get specific workflow by ID
