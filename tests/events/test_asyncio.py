@@ -20,7 +20,7 @@ async def run_step(body) -> object:
         async def only(self, ctx: Context, ev: StartEvent) -> StopEvent:
             return StopEvent(result=await body(ctx))
 
-    return await One(timeout=2).run()
+    return await One(timeout=30).run()
 
 
 async def test_timeout() -> None:
@@ -193,7 +193,7 @@ async def test_eager_tasks_do_not_start_steps_in_the_middle_of_a_turn() -> None:
             return StopEvent(result=len(evs))
 
     asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
-    handler = Fan(timeout=1).run()
+    handler = Fan(timeout=30).run()
     order.append("run() returned")
     assert await handler == 3
     assert order == ["run() returned", "fork"]

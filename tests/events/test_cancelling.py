@@ -195,6 +195,8 @@ def test_a_loop_that_ends_in_the_middle_of_a_run_ends_cleanly(waiting: str) -> N
     import asyncio
     from stepwell import Context, Event, StartEvent, StopEvent, Workflow, step
 
+    entered = []
+
     class A(Event):
         pass
 
@@ -205,6 +207,7 @@ def test_a_loop_that_ends_in_the_middle_of_a_run_ends_cleanly(waiting: str) -> N
 
         @step
         async def hang(self, ctx: Context, ev: A) -> StopEvent:
+            entered.append(ev)
             try:
                 await {waiting}
             finally:
@@ -218,6 +221,8 @@ def test_a_loop_that_ends_in_the_middle_of_a_run_ends_cleanly(waiting: str) -> N
 
     async def main():
         handler = Hang().run()
+        while len(entered) < 2:
+            await asyncio.sleep(0)
         await asyncio.sleep(0.02)
 
     asyncio.run(main(), debug=True)
@@ -229,7 +234,7 @@ def test_a_loop_that_ends_in_the_middle_of_a_run_ends_cleanly(waiting: str) -> N
         text=True,
         check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        timeout=30,
+        timeout=60,
     )
     assert ran.stdout.split() == ["left", "left", "ended"], ran.stdout + ran.stderr
     assert ran.stderr == ""

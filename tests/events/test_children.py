@@ -37,7 +37,7 @@ async def test_a_child_gives_its_result_and_is_seen_in_the_stream_of_its_parent(
         async def only(self, ctx: Context, ev: StartEvent) -> StopEvent:
             ctx.write_event_to_stream(Note(text="before"))
             first = await ctx.run_child(Double, n=2)
-            second = await ctx.run_child(Double(timeout=5), n=first.n)
+            second = await ctx.run_child(Double(timeout=30), n=first.n)
             return StopEvent(result=second.n)
 
     handler = Parent().run()
@@ -108,7 +108,7 @@ async def test_a_retry_runs_a_failed_child_again_and_keeps_one_that_succeeded() 
             flaky = await ctx.run_child(Child, name="flaky")
             return StopEvent(result=(sure, flaky))
 
-    assert await Parent(timeout=1).run() == ("sure", "flaky")
+    assert await Parent(timeout=30).run() == ("sure", "flaky")
     assert ran == ["sure", "flaky", "flaky"]
 
 
@@ -154,6 +154,7 @@ async def test_cancelling_the_parent_cancels_all_its_children(wait: bool) -> Non
     assert sorted(child.left) == ["a", "b", "c"]
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_a_parent_that_fails_or_times_out_takes_its_children_along() -> None:
     child = endless(timeout=None)
 
@@ -178,6 +179,7 @@ async def test_a_parent_that_fails_or_times_out_takes_its_children_along() -> No
     assert child.left == ["child", "child"]
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_a_child_that_nobody_waits_for_any_more_is_cancelled() -> None:
     child = endless(timeout=None)
 
@@ -190,9 +192,10 @@ async def test_a_child_that_nobody_waits_for_any_more_is_cancelled() -> None:
             await settle()
             return StopEvent(result=list(child.left))
 
-    assert await Parent(timeout=1).run() == ["child"]
+    assert await Parent(timeout=30).run() == ["child"]
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_a_child_that_times_out_fails_the_step_with_its_timeout() -> None:
     child = endless(timeout=0.02)
 
@@ -203,7 +206,7 @@ async def test_a_child_that_times_out_fails_the_step_with_its_timeout() -> None:
                 await ctx.run_child(child)
             return StopEvent(result="went on")
 
-    assert await Parent(timeout=1).run() == "went on"
+    assert await Parent(timeout=30).run() == "went on"
 
 
 async def test_the_runs_of_a_workflow_started_by_hand_in_a_step_are_its_own() -> None:

@@ -38,7 +38,7 @@ async def test_events_come_in_the_expected_order_and_first_come_first_among_equa
             await ctx.store.set("rounds", rounds)
             return StopEvent(result=rounds) if len(rounds) == 2 else None
 
-    assert await Collect(timeout=1).run() == [
+    assert await Collect(timeout=30).run() == [
         [("B", 1), ("A", 1), ("A", 2)],
         [("B", 2), ("A", 3), ("A", 4)],
     ]
@@ -128,4 +128,4 @@ async def test_a_retry_does_not_put_its_event_in_twice() -> None:
                 raise ValueError("again")
             return None if got is None else StopEvent(result=[e.n for e in got])  # type: ignore[attr-defined]
 
-    assert await Collect(timeout=1).run() == [1, 2]
+    assert await Collect(timeout=30).run() == [1, 2]

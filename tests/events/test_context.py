@@ -131,7 +131,7 @@ async def test_writing_inside_edit_state_is_an_error_and_not_a_deadlock() -> Non
             return StopEvent()
 
     with pytest.raises(RuntimeError, match="writer called inside edit_state"):
-        await Edit(timeout=1).run()
+        await Edit(timeout=30).run()
 
 
 async def test_what_a_failed_attempt_changed_is_undone() -> None:

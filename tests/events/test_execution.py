@@ -48,7 +48,7 @@ async def test_a_thread_may_send_write_and_collect() -> None:
             got = ctx.collect_events(ev, [A] * 3)
             return None if got is None else StopEvent(result=[e.n for e in got])  # type: ignore[attr-defined]
 
-    handler = Sync(timeout=2).run()
+    handler = Sync(timeout=30).run()
     events: list[AnyEvent] = [ev async for ev in handler.stream_events()]
     assert events[:3] == [A(n=0), A(n=1), A(n=2)]
     assert await handler == [0, 1, 2]
@@ -70,7 +70,7 @@ async def test_threads_do_not_hold_up_the_loop() -> None:
     class Sync(Workflow):
         @step
         def only(self, ev: StartEvent) -> StopEvent:
-            assert release.wait(5)
+            assert release.wait(60)
             return StopEvent(result="released")
 
     handler = Sync().run()
@@ -87,7 +87,7 @@ async def test_a_thread_that_takes_too_long_is_left_alone_and_that_is_said(
     class Sync(Workflow):
         @step(timeout=0.02)
         def only(self, ctx: Context, ev: StartEvent) -> StopEvent:
-            release.wait(5)
+            release.wait(60)
             try:
                 ctx.send_event(A())
             except asyncio.CancelledError:
@@ -98,7 +98,7 @@ async def test_a_thread_that_takes_too_long_is_left_alone_and_that_is_said(
         await Sync().run()
     release.set()
     assert "a thread can't be" in caplog.text
-    assert await asyncio.to_thread(ended.wait, 5)
+    assert await asyncio.to_thread(ended.wait, 60)
 
 
 # --- processes: everything has to be importable there --------------------------------------------
@@ -117,7 +117,7 @@ class InProcess(Workflow):
             os._exit(3)
         if ev.get("path"):
             Path(ev.path).write_text(str(os.getpid()))
-            time.sleep(60)  # noqa: TID251 - it is killed long before
+            time.sleep(600)  # noqa: TID251 - it is killed long before
         return StopEvent(result=(os.getpid(), ev.n * self.factor))
 
 
@@ -177,7 +177,7 @@ def written(path: Path) -> str:
 
 
 async def started(path: Path) -> int:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not written(path):  # noqa: ASYNC110 - another process says so, in a file
             await asyncio.sleep(0.02)
     return int(written(path))
@@ -189,7 +189,7 @@ async def test_cancelling_kills_the_process(tmp_path: Path) -> None:
     pid = await started(path)
     assert alive(pid)
     await handler.cancel_run()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while alive(pid) or len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.01)
 

@@ -82,6 +82,7 @@ async def test_what_the_policy_does_not_name_is_not_retried() -> None:
     assert entered == 1
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_the_delay_counts_from_the_first_attempt() -> None:
     entered = 0
 
@@ -120,9 +121,10 @@ async def test_a_policy_of_ones_own_needs_no_seed_and_fails_the_run_when_it_rais
 
     assert await Retry().run() == "again"
     with pytest.raises(RuntimeError, match="broken policy"):
-        await Retry(timeout=1).run(start_event=StartEvent(key=1))
+        await Retry(timeout=30).run(start_event=StartEvent(key=1))
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_who_waits_for_its_next_try_does_not_hold_a_worker() -> None:
     order: list[int] = []
 
@@ -143,13 +145,14 @@ async def test_who_waits_for_its_next_try_does_not_hold_a_worker() -> None:
             order.append(ev.n)
             return StopEvent() if ev.n == 1 else None
 
-    await Retry(timeout=1).run()
+    await Retry(timeout=30).run()
     assert order == [2, 1]
 
 
 # --- error handlers --------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_a_handler_gets_the_whole_story_and_may_end_the_run() -> None:
     class Catch(Workflow):
         @step
@@ -230,7 +233,7 @@ async def test_recoveries_are_counted_along_the_line_of_events(sent: bool) -> No
             return A()
 
     with pytest.raises(ValueError, match="always"):
-        await Catch(timeout=1).run()
+        await Catch(timeout=30).run()
     assert recovered == 2
 
 
@@ -255,7 +258,7 @@ async def test_other_lines_have_a_count_of_their_own() -> None:
         async def join(self, evs: list[B]) -> StopEvent:
             return StopEvent(result=len(evs))
 
-    assert await Catch(timeout=1).run() == 2
+    assert await Catch(timeout=30).run() == 2
     assert sorted(recovered) == [1, 2]
 
 
@@ -270,9 +273,10 @@ async def test_a_handler_that_raises_fails_the_run_with_what_it_raised() -> None
             raise LookupError("worse")
 
     with pytest.raises(LookupError, match="worse"):
-        await Catch(timeout=1).run()
+        await Catch(timeout=30).run()
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_a_handler_is_not_asked_about_a_timeout_or_a_cancel() -> None:
     asked = False
 
@@ -317,13 +321,14 @@ async def test_a_handler_that_returns_nothing_lets_the_rest_go_on() -> None:
         async def ignore(self, ev: StepFailedEvent) -> None:
             return None
 
-    assert await Catch(timeout=1).run() == "ended"
+    assert await Catch(timeout=30).run() == "ended"
 
 
 # --- step timeouts ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("limit", [0.02, timedelta(milliseconds=20)])
+@pytest.mark.usefixtures("virtual_time")
 async def test_a_step_that_takes_too_long_fails_with_a_timeout(limit: float | timedelta) -> None:
     left = False
 
@@ -338,10 +343,11 @@ async def test_a_step_that_takes_too_long_fails_with_a_timeout(limit: float | ti
             return StopEvent()
 
     with pytest.raises(StepTimeoutError, match=r"Step 'crawl' timed out after 0.02 seconds"):
-        await Slow(timeout=5).run()
+        await Slow(timeout=30).run()
     assert left
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_a_step_timeout_is_retried_and_caught_like_other_failures() -> None:
     class Slow(Workflow):
         @step(timeout=0.01, retry_policy=tries(2))
@@ -353,9 +359,10 @@ async def test_a_step_timeout_is_retried_and_caught_like_other_failures() -> Non
         async def recover(self, ev: StepFailedEvent) -> StopEvent:
             return StopEvent(result=(type(ev.exception).__name__, ev.attempts))
 
-    assert await Slow(timeout=5).run() == ("StepTimeoutError", 2)
+    assert await Slow(timeout=30).run() == ("StepTimeoutError", 2)
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_a_body_that_will_not_stop_for_its_timeout_has_timed_out_all_the_same() -> None:
     class Stubborn(Workflow):
         @step(timeout=0.01)
@@ -365,9 +372,10 @@ async def test_a_body_that_will_not_stop_for_its_timeout_has_timed_out_all_the_s
             return StopEvent(result="I made it")
 
     with pytest.raises(StepTimeoutError):
-        await Stubborn(timeout=5).run()
+        await Stubborn(timeout=30).run()
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_bodies_after_one_that_swallowed_its_stop_run_undisturbed() -> None:
     class Stubborn(Workflow):
         @step(timeout=0.01)
@@ -384,13 +392,14 @@ async def test_bodies_after_one_that_swallowed_its_stop_run_undisturbed() -> Non
         async def groups(self, ev: A) -> StopEvent:
             async with asyncio.TaskGroup() as group:
                 task = group.create_task(asyncio.sleep(0, "done"))
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(30):
                 await asyncio.sleep(0)
             return StopEvent(result=task.result())
 
-    assert await Stubborn(timeout=5).run() == "done"
+    assert await Stubborn(timeout=30).run() == "done"
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_time_spent_waiting_does_not_count_for_the_step() -> None:
     class Waits(Workflow):
         @step(timeout=0.05)
@@ -398,7 +407,7 @@ async def test_time_spent_waiting_does_not_count_for_the_step() -> None:
             await ctx.sleep(0.08)
             return StopEvent(result="in time")
 
-    assert await Waits(timeout=5).run() == "in time"
+    assert await Waits(timeout=30).run() == "in time"
 
 
 # --- things that are not quite exceptions ----------------------------------------------------
@@ -432,7 +441,7 @@ async def test_a_step_that_raises_no_exception_fails_the_run_and_does_not_hang_i
             break_()
             return StopEvent()
 
-    handler = Break(timeout=1).run()
+    handler = Break(timeout=30).run()
     with pytest.raises(kind, match=text):
         await handler
     assert isinstance(handler.get_stop_event(), WorkflowFailedEvent)

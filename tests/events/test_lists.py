@@ -86,6 +86,7 @@ async def test_members_come_as_they_finish_or_in_the_order_of_the_list() -> None
         assert await handler == expected
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_take_fires_once_with_the_first_and_the_others_go_on() -> None:
     finished: list[int] = []
     gate = asyncio.Event()
@@ -112,7 +113,7 @@ async def test_take_fires_once_with_the_first_and_the_others_go_on() -> None:
         async def end(self, ev: C) -> StopEvent:
             return StopEvent(result=ev.n)
 
-    assert await Fan(timeout=1).run() == 2
+    assert await Fan(timeout=30).run() == 2
     assert finished == [0, 1, 2, 3]
 
 
@@ -130,7 +131,7 @@ async def test_take_of_more_than_there_are_fires_with_what_came() -> None:
         async def join(self, evs: Annotated[list[B], Collect(Take(5))]) -> StopEvent:
             return StopEvent(result=[ev.n for ev in evs])
 
-    assert await Fan(timeout=1).run() == [1, 2]
+    assert await Fan(timeout=30).run() == [1, 2]
 
 
 async def test_an_empty_list_joins_at_once_with_nothing() -> None:
@@ -147,9 +148,10 @@ async def test_an_empty_list_joins_at_once_with_nothing() -> None:
         async def join(self, evs: list[B]) -> StopEvent:
             return StopEvent(result=evs)
 
-    assert await Fan(timeout=1).run() == []
+    assert await Fan(timeout=30).run() == []
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_none_instead_of_a_list_opens_no_stream() -> None:
     joined = False
 
@@ -184,7 +186,7 @@ async def test_a_branch_that_ends_in_none_does_not_hold_up_the_join() -> None:
         async def join(self, evs: list[B]) -> StopEvent:
             return StopEvent(result=sorted(ev.n for ev in evs))
 
-    assert await Fan(timeout=1).run() == [1, 3]
+    assert await Fan(timeout=30).run() == [1, 3]
 
 
 async def test_a_bare_event_beside_a_list_is_ordinary_and_alone_is_refused() -> None:
@@ -201,9 +203,9 @@ async def test_a_bare_event_beside_a_list_is_ordinary_and_alone_is_refused() -> 
         async def single(self, ev: C) -> StopEvent:
             return StopEvent(result=ev.n)
 
-    assert await Fan(timeout=1).run(bare="C") == 7
+    assert await Fan(timeout=30).run(bare="C") == 7
     with pytest.raises(WorkflowRuntimeError) as told:
-        await Fan(timeout=1).run(bare="A")
+        await Fan(timeout=30).run(bare="A")
     assert str(told.value).startswith(
         "Step function fork returned a bare A but its return annotation only declares it inside a "
         "list. Return a one-element list to fan out"
@@ -224,7 +226,7 @@ async def test_a_list_member_that_is_no_event_fails_the_run() -> None:
         WorkflowRuntimeError,
         match=r"Step function fork returned a list containing int instead of an Event instance.",
     ):
-        await Fan(timeout=1).run()
+        await Fan(timeout=30).run()
 
 
 async def test_a_list_in_a_list_is_joined_level_by_level() -> None:
@@ -254,7 +256,7 @@ async def test_a_list_in_a_list_is_joined_level_by_level() -> None:
         async def outer(self, evs: list[Whole]) -> StopEvent:
             return StopEvent(result=sorted(ev.text for ev in evs))
 
-    assert await Nested(timeout=1).run() == ["", "a+b", "c"]
+    assert await Nested(timeout=30).run() == ["", "a+b", "c"]
 
 
 async def test_ten_thousand_members_are_no_trouble() -> None:
@@ -295,7 +297,7 @@ async def test_a_failed_member_is_recovered_into_its_stream() -> None:
         async def join(self, evs: list[B]) -> StopEvent:
             return StopEvent(result=sorted(ev.n for ev in evs))
 
-    assert await Fan(timeout=1).run() == [-1, 0, 2]
+    assert await Fan(timeout=30).run() == [-1, 0, 2]
 
 
 async def test_what_a_handler_makes_of_a_failed_member_is_in_its_stream() -> None:
@@ -341,7 +343,7 @@ async def test_members_of_a_subclass_reach_a_step_that_takes_subclasses() -> Non
         async def join(self, evs: list[B]) -> StopEvent:
             return StopEvent(result=[ev.n for ev in evs])
 
-    assert await Fan(timeout=1).run() == [1, 2]
+    assert await Fan(timeout=30).run() == [1, 2]
 
 
 async def test_a_failed_join_shows_what_it_was_given() -> None:
@@ -359,7 +361,7 @@ async def test_a_failed_join_shows_what_it_was_given() -> None:
             assert isinstance(ev.input_event, CollectionReleaseEvent)
             return StopEvent(result=[e.n for e in ev.input_event.events])  # type: ignore[attr-defined]
 
-    assert await Fan(timeout=1).run() == [1, 2]
+    assert await Fan(timeout=30).run() == [1, 2]
 
 
 async def test_send_event_can_not_add_to_a_stream() -> None:
@@ -379,7 +381,7 @@ async def test_send_event_can_not_add_to_a_stream() -> None:
         async def join(self, evs: list[A]) -> StopEvent:
             return StopEvent(result=[ev.n for ev in evs])
 
-    assert await Fan(timeout=1).run() == [1]
+    assert await Fan(timeout=30).run() == [1]
     assert told == ["both"]
 
 
@@ -405,7 +407,7 @@ async def test_a_step_with_two_event_parameters_runs_when_both_have_come() -> No
             got = ctx.collect_events(ev, [C, C])
             return None if got is None else StopEvent(result=[e.n for e in got])  # type: ignore[attr-defined]
 
-    assert await Both(timeout=1).run() == [11, 22]
+    assert await Both(timeout=30).run() == [11, 22]
 
 
 async def test_a_join_inside_a_stream_pairs_at_its_level() -> None:
@@ -425,4 +427,4 @@ async def test_a_join_inside_a_stream_pairs_at_its_level() -> None:
         async def gather(self, evs: list[Pair]) -> StopEvent:
             return StopEvent(result=[ev.pair for ev in evs])
 
-    assert await Inside(timeout=1).run() == [(1, 2)]
+    assert await Inside(timeout=30).run() == [(1, 2)]

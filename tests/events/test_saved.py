@@ -227,6 +227,7 @@ async def test_a_list_that_is_being_worked_on_is_joined_all_the_same() -> None:
     assert await flow.run(ctx=Context.from_dict(flow, saved)) == [0, 10, 20, 30]
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_a_try_that_is_to_come_still_comes() -> None:
     tried: list[int] = []
 
@@ -280,6 +281,7 @@ async def test_a_child_is_run_anew() -> None:
     assert AutoChild.runs == 2
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_the_limit_on_the_runs_time_goes_on_from_where_it_was() -> None:
     flow = Hang(timeout=0.1)
     flow.entered = []
@@ -291,6 +293,7 @@ async def test_the_limit_on_the_runs_time_goes_on_from_where_it_was() -> None:
     assert await flow.run(ctx=Context.from_dict(flow, saved)) == (7, "done")
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_a_run_that_timed_out_is_over() -> None:
     flow = Hang(timeout=0.02)
     flow.entered = []
@@ -455,7 +458,7 @@ async def test_queues_collections_and_waits_of_format_1_are_kept() -> None:
             },
         },
     }
-    flow = Both(timeout=1)
+    flow = Both(timeout=30)
     handler = flow.run(ctx=Context.from_dict(flow, through_json(saved)))
     await asyncio.sleep(0)
     await handler.send_event(Answer(text="abc"))

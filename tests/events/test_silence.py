@@ -58,6 +58,7 @@ class Asks(Workflow):
         (Returns, "step 'only' returned Lost; no step took Lost."),
     ],
 )
+@pytest.mark.usefixtures("virtual_time")
 async def test_the_log_says_at_once_who_let_go_of_the_run(
     workflow: type[Workflow], said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -72,6 +73,7 @@ async def test_the_log_says_at_once_who_let_go_of_the_run(
     assert told.endswith("It stays silent until its timeout in 0.05 s.")
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_the_error_of_a_run_out_of_time_names_what_nobody_took() -> None:
     with pytest.raises(WorkflowTimeoutError, match=r"No steps active; no step took Lost$"):
         await Returns(timeout=0.05, disable_validation=True).run()

@@ -112,6 +112,7 @@ async def test_a_failure_ends_the_stream_with_an_event_and_only_awaiting_raises(
         await handler
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_a_timeout_ends_the_stream_with_an_event() -> None:
     class Slow(Workflow):
         @step
@@ -165,7 +166,7 @@ async def test_undeclared_kinds_of_questions_are_shown_too() -> None:
             return StopEvent(result=ev.get("v"))
 
     for _ in range(2):
-        handler = Ask(timeout=1).run()
+        handler = Ask(timeout=30).run()
         async for ev in handler.stream_events():
             if isinstance(ev, Question):
                 await handler.send_event(HumanResponseEvent(v=ev.text))

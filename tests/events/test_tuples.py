@@ -110,7 +110,7 @@ async def test_a_tuple_of_two_is_a_join_of_one_of_each() -> None:
             a, b = events
             return StopEvent(result=(type(events), a.n, b.n))
 
-    assert await Join(timeout=1).run() == (tuple, 1, 2)
+    assert await Join(timeout=30).run() == (tuple, 1, 2)
 
 
 async def test_an_open_tuple_collects_the_batch_as_a_list() -> None:
@@ -127,8 +127,8 @@ async def test_an_open_tuple_collects_the_batch_as_a_list() -> None:
         async def collect(self, events: tuple[B, ...]) -> StopEvent:
             return StopEvent(result=[ev.n for ev in events])
 
-    assert await Batch(timeout=1).run() == [0, 2, 4]
-    assert await Batch(timeout=1).run(n=0) == []
+    assert await Batch(timeout=30).run() == [0, 2, 4]
+    assert await Batch(timeout=30).run(n=0) == []
 
 
 async def test_all_members_of_a_returned_tuple_are_emitted() -> None:
@@ -147,10 +147,11 @@ async def test_all_members_of_a_returned_tuple_are_emitted() -> None:
             seen.append("b")
             return StopEvent(result="end")
 
-    assert await Emit(timeout=1).run() == "end"
+    assert await Emit(timeout=30).run() == "end"
     assert seen == ["a", "b"]
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_steps_run_side_by_side_and_meet_again() -> None:
     class Diamond(Workflow[Shared, StartEvent, StopEvent]):
         async def start(self, payload: StartEvent) -> tuple[A, B]:
@@ -169,7 +170,7 @@ async def test_steps_run_side_by_side_and_meet_again() -> None:
         async def meet(self, events: tuple[First, Second]) -> StopEvent:
             return StopEvent(result=events[0].data + events[1].result)
 
-    assert await Diamond(timeout=1).run() == "leftright"
+    assert await Diamond(timeout=30).run() == "leftright"
 
 
 async def test_an_error_event_fails_the_attempt_so_it_is_tried_again() -> None:
@@ -182,7 +183,7 @@ async def test_an_error_event_fails_the_attempt_so_it_is_tried_again() -> None:
             number = ctx.retry_info().retry_number
             return WorkflowErrorEvent("not yet") if number < 2 else StopEvent(result=number)
 
-    assert await Flaky(timeout=1).run() == 2
+    assert await Flaky(timeout=30).run() == 2
 
 
 async def test_an_error_event_reaches_the_error_handler() -> None:
@@ -198,7 +199,7 @@ async def test_an_error_event_reaches_the_error_handler() -> None:
         async def recover(self, ev: StepFailedEvent) -> StopEvent:
             return StopEvent(result=(repr(ev.exception), ev.input_event))
 
-    assert await Caught(timeout=1).run() == ("KeyError('k')", A(n=3))
+    assert await Caught(timeout=30).run() == ("KeyError('k')", A(n=3))
 
 
 @pytest.mark.parametrize("joined", [False, True])
@@ -224,7 +225,7 @@ async def test_an_error_handler_sees_payloads_that_are_no_events(joined: bool) -
             given = ev.input_event
             return StopEvent(result=given.events if joined else given)  # type: ignore[attr-defined]
 
-    given = await Models(timeout=1).run(initial_data="x")
+    given = await Models(timeout=30).run(initial_data="x")
     assert given == ([First(data="d"), Second(result="r")] if joined else First(data="d"))
 
 
@@ -243,7 +244,7 @@ async def test_an_error_event_that_nobody_handles_fails_the_run(
             return (WorkflowErrorEvent(error),)
 
     with pytest.raises(kind):
-        await Fails(timeout=1).run()
+        await Fails(timeout=30).run()
 
 
 async def test_a_tuple_is_not_a_result_where_none_was_declared() -> None:
@@ -253,7 +254,7 @@ async def test_a_tuple_is_not_a_result_where_none_was_declared() -> None:
             return (StopEvent(),)  # type: ignore[return-value]
 
     with pytest.raises(WorkflowRuntimeError, match="returned tuple instead of an Event instance"):
-        await Wrong(timeout=1).run()
+        await Wrong(timeout=30).run()
 
 
 async def test_waits_and_children_work_in_this_style_too() -> None:
@@ -275,6 +276,6 @@ async def test_waits_and_children_work_in_this_style_too() -> None:
             end = await ctx.run_child(Child, initial_data=str(answer.n))
             return StopEvent(result=end.final_result)
 
-    handler = Parent(timeout=1).run()
+    handler = Parent(timeout=30).run()
     await handler.send_event(B(n=4))
     assert await handler == "4"

@@ -57,6 +57,7 @@ async def test_a_step_that_waits_goes_on_where_it_stood() -> None:
     assert (entered, asked) == (1, 1)
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_a_wait_that_was_given_up_takes_no_answer() -> None:
     asked_again = asyncio.Event()
 
@@ -154,7 +155,7 @@ async def test_several_questions_are_answered_by_id_in_any_order() -> None:
 
 
 async def test_one_answer_without_an_id_answers_one_question() -> None:
-    handler = Many(timeout=1).run()
+    handler = Many(timeout=30).run()
     for text in ("1", "2", "3"):
         await handler.send_event(Answer(text=text))
     assert await handler == ["1", "2", "3"]
@@ -187,7 +188,7 @@ async def test_a_body_goes_on_with_the_first_of_several_answers() -> None:
                 other.cancel()
             return StopEvent(result=[task.result().text for task in done])
 
-    handler = Both(timeout=1).run()
+    handler = Both(timeout=30).run()
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     await handler.answer("b", Answer(text="only b"))
@@ -261,9 +262,10 @@ async def test_who_waits_gives_its_worker_to_others() -> None:
             ctx.send_event(Answer(text="from the other"))
             return None
 
-    assert await Ask(timeout=1).run() == "from the other"
+    assert await Ask(timeout=30).run() == "from the other"
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_a_retry_waits_again_where_the_attempt_before_waited_in_vain() -> None:
     class Ask(Workflow):
         @step(retry_policy=retry_policy(wait=wait_none(), stop=stop_after_attempt(2)))
@@ -285,6 +287,7 @@ async def test_a_retry_waits_again_where_the_attempt_before_waited_in_vain() -> 
     assert await handler == ("once", "second try", 1)
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_time_passes_in_a_step_without_holding_its_worker() -> None:
     order: list[str] = []
 
@@ -308,6 +311,7 @@ async def test_time_passes_in_a_step_without_holding_its_worker() -> None:
     assert order == ["worked", "slept"]
 
 
+@pytest.mark.usefixtures("virtual_time")
 async def test_waiting_does_not_outlive_the_run() -> None:
     left: list[str] = []
 
@@ -338,7 +342,7 @@ async def test_a_step_that_ends_its_own_run_does_not_go_on() -> None:
             went_on = True
             return StopEvent()
 
-    assert await Own(timeout=1).run() == "sent"
+    assert await Own(timeout=30).run() == "sent"
     assert not went_on
 
 
