@@ -22,7 +22,6 @@ from stepwell.values import ErrorInfo
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 here")
-@pytest.mark.timeout(120)
 async def test_the_demonstration_runs_kills_a_worker_and_finds_all_its_claims_true(
     tmp_path: Path,
 ) -> None:

@@ -23,7 +23,6 @@ from tests.crash.flows import FLOWS, SEVERAL_AT_ONCE
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL"),
-    pytest.mark.timeout(120),
 ]
 
 

@@ -23,7 +23,6 @@ from tests.crash.machines import MACHINES
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL"),
-    pytest.mark.timeout(120),
 ]
 
 ENDS = {

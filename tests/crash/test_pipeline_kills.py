@@ -17,7 +17,6 @@ from tests.crash.pipelines import PIPELINES
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL"),
-    pytest.mark.timeout(120),
 ]
 
 ENDS = {"Good": "completed", "Bad": "failed"}

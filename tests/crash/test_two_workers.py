@@ -24,7 +24,6 @@ from stepwell.stores.sqlite import SQLiteStore
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP"),
-    pytest.mark.timeout(60),
 ]
 RUNS = 8
 

@@ -44,7 +44,6 @@ def program(page: Page) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-@pytest.mark.timeout(120)
 def test_examples_run_and_print_what_is_said(page: Page, tmp_path: Path) -> None:
     script = tmp_path / "page.py"
     script.write_text(program(page), encoding="utf-8")

@@ -14,8 +14,6 @@ from stepwell.stores.base import NewMessage
 from stepwell.testing import HookedEngine, VirtualClock
 from stepwell.values import RunStatus
 
-pytestmark = pytest.mark.timeout(30)
-
 
 class Approval(HumanResponseEvent):
     by: str = ""

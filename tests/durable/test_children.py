@@ -13,8 +13,6 @@ from stepwell.errors import ChildFailed, WorkflowCancelledByUser
 from stepwell.testing import HookedEngine, VirtualClock
 from stepwell.values import RunStatus
 
-pytestmark = pytest.mark.timeout(30)
-
 
 def url_of(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/runs.db?durability=process"

@@ -14,8 +14,6 @@ from stepwell.errors import UnserializableValue, ValueTooLarge
 from stepwell.testing import Bodies, HookedEngine, VirtualClock
 from stepwell.values import RunStatus
 
-pytestmark = pytest.mark.timeout(30)
-
 
 def url_of(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/runs.db?durability=process"

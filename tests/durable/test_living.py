@@ -16,8 +16,6 @@ from stepwell.retry_policy import retry_policy, stop_after_attempt, wait_fixed
 from stepwell.testing import Bodies, History, HookedEngine, VirtualClock
 from stepwell.values import RunStatus
 
-pytestmark = pytest.mark.timeout(30)
-
 
 def url_of(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/runs.db?durability=process"

@@ -30,8 +30,6 @@ from stepwell.testing import Bodies, Failing, HookedEngine, VirtualClock, hooked
 from stepwell.testing.stores import Hook
 from stepwell.values import RunStatus
 
-pytestmark = pytest.mark.timeout(30)
-
 T = TypeVar("T")
 
 

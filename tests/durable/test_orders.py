@@ -32,7 +32,6 @@ from stepwell.stores.memory import MemoryStore
 from stepwell.testing import Bodies, Dying, HookedEngine, VirtualClock, hooked
 from stepwell.values import RunStatus
 
-pytestmark = pytest.mark.timeout(60)
 SEEDS = range(200)
 
 

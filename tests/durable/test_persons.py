@@ -15,8 +15,6 @@ from stepwell.errors import WorkflowCancelledByUser, WorkflowRuntimeError
 from stepwell.testing import History, HookedEngine, VirtualClock
 from stepwell.values import RunStatus
 
-pytestmark = pytest.mark.timeout(30)
-
 
 def url_of(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/runs.db?durability=process"

@@ -13,8 +13,6 @@ from stepwell import Engine, HumanResponseEvent, StartEvent, StopEvent, Workflow
 from stepwell.errors import InvalidArgument, NoPendingQuestion, WorkflowRuntimeError
 from stepwell.testing import HookedEngine, VirtualClock
 
-pytestmark = pytest.mark.timeout(30)
-
 WRONG: Any = 5
 
 

@@ -27,8 +27,6 @@ from stepwell.stores.memory import MemoryStore
 from stepwell.testing import Failing, HookedEngine, VirtualClock, hooked
 from stepwell.values import RunStatus
 
-pytestmark = pytest.mark.timeout(30)
-
 
 class Late(Workflow):
     """Works for an hour, then waits for what may have come long ago."""

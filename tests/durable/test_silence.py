@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from tests.durable.flows import Answer
 
 from stepwell import Event, InputRequiredEvent, StartEvent, StopEvent, Workflow, step
 from stepwell.testing import HookedEngine, VirtualClock
-
-pytestmark = pytest.mark.timeout(30)
 
 
 class Lost(Event):

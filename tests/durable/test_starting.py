@@ -16,8 +16,6 @@ from stepwell.errors import (
 from stepwell.testing import HookedEngine, VirtualClock
 from stepwell.values import RunStatus
 
-pytestmark = pytest.mark.timeout(30)
-
 
 async def test_the_same_key_gives_the_same_run(sqlite_engine: HookedEngine) -> None:
     engine = sqlite_engine

@@ -12,8 +12,6 @@ from stepwell.retry_policy import retry_policy, stop_after_attempt, wait_fixed
 from stepwell.stores.memory import MemoryStore
 from stepwell.testing import VirtualClock
 
-pytestmark = pytest.mark.timeout(30)
-
 
 class Part(Event):
     n: int

@@ -28,8 +28,6 @@ from stepwell.testing import Bodies, Failing, History, Hook, VirtualClock, hooke
 
 T = TypeVar("T")
 
-pytestmark = pytest.mark.timeout(30)
-
 
 class Slow(Workflow):
     @step

@@ -8,14 +8,11 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TypeVar
 
-import pytest
-
 from stepwell import Context, StartEvent, StopEvent, Workflow, step
 from stepwell.errors import StoreFull
 from stepwell.stores.memory import MemoryStore
 from stepwell.testing import Failing, Hook, VirtualClock, hooked
 
-pytestmark = pytest.mark.timeout(30)
 T = TypeVar("T")
 
 

@@ -15,8 +15,6 @@ from stepwell.errors import ContextSerdeError
 from stepwell.kernel.decide import advance
 from stepwell.kernel.inputs import Due, Loaded
 
-pytestmark = pytest.mark.timeout(120)
-
 GARBAGE: list[Any] = [
     -1,
     7,

@@ -51,7 +51,7 @@ ROUNDS = 6
 SEEDS = int(os.environ.get("STEPWELL_SEEDS", "200"))
 CHUNKS = 10
 
-pytestmark = pytest.mark.timeout(60 + SEEDS)
+pytestmark = pytest.mark.timeout(300 + SEEDS)
 
 
 @workflow("interleaved")

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
@@ -44,8 +43,6 @@ from stepwell.stores.sqlite import SQLiteStore
 from stepwell.testing import VirtualClock
 from stepwell.testing.stores import Dying, hooked
 from stepwell.values import RunStatus
-
-pytestmark = pytest.mark.timeout(240)
 
 VISITS = 9
 """Steps that a run makes at most."""

@@ -14,8 +14,6 @@ from stepwell.errors import WorkflowCancelledByUser
 from stepwell.pipeline import Pipeline
 from stepwell.values import RunStatus
 
-pytestmark = pytest.mark.timeout(30)
-
 
 class Slow:
     """A pipeline that is in its first step until it is cancelled, and what it did."""

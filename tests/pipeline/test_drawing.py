@@ -8,8 +8,6 @@ from stepwell.authoring.drawing import draw, run_view
 from stepwell.pipeline import Pipeline, Scope, Step
 from stepwell.testing import HookedEngine
 
-pytestmark = pytest.mark.timeout(30)
-
 
 async def one() -> int:
     return 1

@@ -19,8 +19,6 @@ from stepwell.pipeline import Dep, Pipeline, PipelineContext, Step
 from stepwell.testing import HookedEngine, VirtualClock
 from stepwell.values import RunStatus
 
-pytestmark = pytest.mark.timeout(30)
-
 BOOM = ValueError("boom")
 
 

@@ -12,8 +12,6 @@ from stepwell.errors import WorkflowRuntimeError
 from stepwell.pipeline import Pipeline, Scope, Step
 from stepwell.values import RunStatus
 
-pytestmark = pytest.mark.timeout(30)
-
 LOG: list[str] = []
 
 

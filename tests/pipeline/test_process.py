@@ -16,7 +16,6 @@ from stepwell.errors import ExecutionRefused, StepTimeoutError
 from stepwell.pipeline import ExecutionMode, Pipeline, Step
 
 pytestmark = [
-    pytest.mark.timeout(60),
     pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc"),
 ]
 

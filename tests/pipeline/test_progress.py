@@ -12,8 +12,6 @@ import pytest
 from stepwell.authoring.words import is_hidden, step_said
 from stepwell.pipeline import Pipeline, Step
 
-pytestmark = pytest.mark.timeout(30)
-
 
 def made() -> Pipeline:
     tries: list[int] = []

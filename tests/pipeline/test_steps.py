@@ -25,8 +25,6 @@ from stepwell.retry import retry_policy, stop_after_attempt, wait_fixed
 from stepwell.testing import HookedEngine, VirtualClock
 from stepwell.values import RunStatus
 
-pytestmark = pytest.mark.timeout(30)
-
 
 async def load(ctx: dict[str, Any]) -> str:
     return "data"

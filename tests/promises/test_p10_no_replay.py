@@ -70,7 +70,6 @@ def unsteady(bodies: list[str], say=lambda word: None) -> Workflow:
     return Unsteady(timeout=None, workflow_name="unsteady")
 
 
-@pytest.mark.timeout(60)
 def test_unsteady_code_goes_on_after_a_kill_with_what_the_journal_has(tmp_path: Path) -> None:
     def body(path: Path):
         async def run(me: Process) -> None:

@@ -24,8 +24,6 @@ from stepwell import Context, Engine, Event, StartEvent, StopEvent, Workflow, st
 from stepwell.stores.sqlite import SQLiteStore
 from stepwell.values import RunStatus
 
-pytestmark = pytest.mark.timeout(30)
-
 RUN = "run"
 
 

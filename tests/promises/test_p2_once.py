@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
 from tests.promises.processes import Process, deaths, live
 
 from stepwell import Context, Engine, Event, StartEvent, StopEvent, Workflow, step
@@ -24,8 +23,6 @@ from stepwell.kernel.journal import AttemptFailed, Entry, RunEnded, WorkAdded, W
 from stepwell.retry_policy import retry_policy, stop_after_attempt, wait_fixed
 from stepwell.stores.sqlite import SQLiteStore
 from stepwell.values import RunStatus
-
-pytestmark = pytest.mark.timeout(30)
 
 RUN = "run"
 

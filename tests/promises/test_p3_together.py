@@ -25,8 +25,6 @@ from stepwell.retry_policy import retry_policy, stop_after_attempt, wait_fixed
 from stepwell.runtime.stored import StreamItem
 from stepwell.stores.sqlite import SQLiteStore
 
-pytestmark = pytest.mark.timeout(30)
-
 RUN = "run"
 
 

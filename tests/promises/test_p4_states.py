@@ -34,8 +34,6 @@ from stepwell.stores.sqlite import SQLiteStore
 from stepwell.testing import Hook, HookedEngine, VirtualClock, hooked
 from stepwell.values import RunStatus
 
-pytestmark = pytest.mark.timeout(30)
-
 T = TypeVar("T")
 RUN = "run"
 LIVE = {RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING, RunStatus.PARKED}

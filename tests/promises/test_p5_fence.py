@@ -39,8 +39,6 @@ from stepwell.stores.digests import digest_of
 from stepwell.stores.sqlite import SQLiteStore
 from stepwell.values import RunStatus
 
-pytestmark = pytest.mark.timeout(30)
-
 RUN = "run"
 
 

@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
 from tests.promises.processes import Process, deaths, live
 
 from stepwell import (
@@ -33,8 +32,6 @@ from stepwell import (
 )
 from stepwell.stores.sqlite import SQLiteStore
 from stepwell.values import RunStatus
-
-pytestmark = pytest.mark.timeout(30)
 
 RUN = "run"
 

@@ -29,8 +29,6 @@ from stepwell.retry_policy import retry_policy, stop_after_attempt, wait_fixed
 from stepwell.testing import VirtualClock
 from stepwell.values import RunStatus, TimerHandle
 
-pytestmark = pytest.mark.timeout(30)
-
 WEEK = timedelta(days=7)
 HOUR = 3600.0
 

@@ -30,9 +30,6 @@ from stepwell.stores.sqlite import SQLiteStore
 from stepwell.testing import Bodies, HookedEngine, VirtualClock
 from stepwell.values import RunStatus
 
-pytestmark = pytest.mark.timeout(30)
-
-
 HOUR = 3600.0
 
 

@@ -37,8 +37,6 @@ from stepwell.retry_policy import retry_policy, stop_after_attempt, wait_fixed
 from stepwell.testing import HookedEngine, VirtualClock
 from stepwell.values import ErrorInfo, RunStatus
 
-pytestmark = pytest.mark.timeout(30)
-
 SOURCE = Path(stepwell.__file__).parent
 
 

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
 from stepwell import Context, Engine, Event, StartEvent, StopEvent, Workflow, step
 from stepwell.stores.base import MessageRow
 from stepwell.stores.memory import MemoryStore
-
-pytestmark = pytest.mark.timeout(30)
 
 
 class Note(Event):

@@ -26,7 +26,6 @@ from stepwell.server import feed
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="kills processes"),
-    pytest.mark.timeout(90),
 ]
 
 PATIENCE = 30.0

@@ -16,8 +16,6 @@ from tests.servers.postgres import PostgresServer, postgres
 
 __all__ = ["postgres"]
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture(scope="module")
 def forks(postgres: PostgresServer) -> Iterator[ForkServer]:

@@ -29,8 +29,6 @@ from stepwell.stores.base import RunFilter, RunRow
 from stepwell.stores.postgres import PostgresStore
 from stepwell.values import RunStatus
 
-pytestmark = pytest.mark.timeout(150)
-
 RUNS, LATE = 700, 50
 LEASE = 2.0
 

@@ -129,7 +129,6 @@ async def check(workers: Workers, *, strict: bool) -> int:
         await store.close()
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("fsync, durability", [("always", "power"), ("everysec", "process")])
 async def test_nothing_acknowledged_is_lost_and_nothing_is_stuck(
     fsync: str, durability: str

@@ -27,7 +27,6 @@ from stepwell.testing.clock import Outstanding, no_pause
 
 __all__ = ["postgres", "postgres_url_for", "redis", "redis_url_for"]
 
-pytestmark = pytest.mark.timeout(60)
 
 _NAMES = (
     "broadcast children keeping living moments persons refusals signals silence starting state"
