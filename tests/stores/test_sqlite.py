@@ -175,6 +175,12 @@ async def test_a_bad_job_harms_no_other_of_its_group(store: SQLiteStore, path: P
     assert await store.verify() == []
 
 
+async def test_an_id_that_loads_could_not_ask_for_is_refused(store: SQLiteStore) -> None:
+    with pytest.raises(StoreError, match=r"a run can't be called 'nul \\x00 in its id'"):
+        await store.create(new("nul \0 in its id"))
+    assert (await store.list(RunFilter())).rows == []
+
+
 async def test_a_cancelled_caller_harms_nobody(store: SQLiteStore, path: Path) -> None:
     with write_lock(path):
         leaving = asyncio.create_task(store.create(new("a")))
@@ -251,14 +257,15 @@ async def test_the_usual_commit_touches_no_index_of_runs(store: SQLiteStore) -> 
         *("list_by_created", "list_by_status", "list_by_parent", "list_by_correlation"),
         *("list_by_waiting", "waited_for", "wait_no_more", "wait_for_nothing"),
         *("journal_after", "messages_after", "expired", "owned_with_messages", "release_all"),
+        *("load_runs", "load_snapshots", "load_journals", "load_messages"),
     ],
 )
 async def test_frequent_questions_walk_over_no_table(store: SQLiteStore, name: str) -> None:
     plan = await store._read(lambda db: explained(db, "EXPLAIN QUERY PLAN", SQL[name]))
     for _, _, _, step in plan:
         assert isinstance(step, str)
-        assert "TEMP B-TREE" not in step or name == "owned_with_messages"
-        assert not step.startswith("SCAN") or " json_each" in step, plan
+        assert "TEMP B-TREE" not in step or name == "owned_with_messages" or "load_" in name
+        assert not step.startswith("SCAN") or " json_each" in step or "wanted" in step, plan
 
 
 # Files of earlier releases ------------------------------------------------------------------------

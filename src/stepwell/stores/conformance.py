@@ -632,6 +632,24 @@ class VolatileStoreConformance:
         assert loaded[1] == await store.load("a")
         assert await store.load_many([]) == []
 
+    async def test_runs_that_are_asked_for_together_are_loaded_as_if_alone(
+        self, store: Store
+    ) -> None:
+        ids = [f"run{n} ☃ '\"\\" for n in range(80)]
+        for n, id in enumerate(ids):
+            await begin(store, id, *[b"%d" % row for row in range(n % 4)])
+            if n % 3 == 0:
+                await store.send([message(id, b'"hello"'), message(id, b'"again"')])
+            if n % 5 == 0:
+                seq = n % 4 + 1
+                await store.commit(turn(id, b'"kept"', snapshot=Snapshot(seq, b'"so far"')))
+        one_by_one = [await store.load(id) for id in ids]
+        assert [loaded and loaded.row.id for loaded in one_by_one] == ids
+        wanted = [*ids, "none", ids[0]]
+        together = await asyncio.gather(*(store.load(id) for id in wanted))
+        assert together == [*one_by_one, None, one_by_one[0]]
+        assert await store.load_many(ids) == one_by_one
+
     async def test_what_is_not_there_is_none(self, store: Store) -> None:
         assert await store.get("none") is None
         assert await store.load("none") is None

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from stepwell.stores import cursor
-from stepwell.stores.base import Page, RunRow
+from stepwell.stores.base import JournalRow, Loaded, MessageRow, Page, RunRow, Snapshot
 from stepwell.values import RunStatus
 
 SqlRow = Sequence[Any]  # what a database's driver gives: untyped by nature
@@ -42,6 +42,34 @@ def row_of(values: SqlRow) -> RunRow:
         priority=priority,
         detail=None if detail is None else detail.encode(),
     )
+
+
+def loaded_of(
+    runs: Sequence[str],
+    rows: Mapping[str, SqlRow],
+    snapshots: Mapping[int, Snapshot],
+    journals: Iterable[SqlRow],
+    messages: Iterable[SqlRow],
+) -> list[Loaded]:
+    """Runs with all that belongs to them.
+
+    Args:
+        runs: the ids of those wanted, in the order wanted; those not in `rows` are left out.
+        rows: the rows of runs by id; behind the columns of `RunRow` comes the run's number.
+        snapshots: snapshots by the number of their run.
+        journals: number, seq, time, data; those of a run in order.
+        messages: number, id, kind, data, time; those of a run in order.
+    """
+    kept: dict[int, list[JournalRow]] = {row[16]: [] for row in rows.values()}
+    unread: dict[int, list[MessageRow]] = {n: [] for n in kept}
+    for n, seq, at, data in journals:
+        kept[n].append(JournalRow(seq, at, data))
+    for n, id, kind, data, at in messages:
+        unread[n].append(MessageRow(id, kind, data, at))
+    return [
+        Loaded(row_of(row), snapshots.get(row[16]), kept[row[16]], unread[row[16]])
+        for row in (rows[run] for run in runs if run in rows)
+    ]
 
 
 def page_of(listed: Iterable[SqlRow], limit: int) -> Page:

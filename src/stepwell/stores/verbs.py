@@ -30,6 +30,7 @@ from stepwell.stores.base import (
     RunRow,
     WorkerRow,
 )
+from stepwell.stores.loads import Loads
 from stepwell.values import RunStatus
 
 PATIENCE = 15.0
@@ -176,9 +177,10 @@ class ReadingVerbs(ABC, Generic[Db]):
     `verify` are each store's own.)"""
 
     _queries: Queries[Db]
-    _pool: ThreadPoolExecutor | None
     _where: str
     """What messages call the database."""
+    _pool: ThreadPoolExecutor | None = None
+    _loads: Loads
 
     @abstractmethod
     def _check_open(self) -> None:
@@ -187,6 +189,13 @@ class ReadingVerbs(ABC, Generic[Db]):
     @abstractmethod
     def _with_reader(self, work: Callable[[Db], T]) -> T:
         """In a thread of the pool: `work` on a connection."""
+
+    def _begin_reading(self, pool: ThreadPoolExecutor) -> None:
+        """From now on, read in the threads of this pool."""
+        self._pool = pool
+        self._loads = Loads(
+            pool, lambda runs: self._with_reader(lambda db: self._queries.load_many(db, runs))
+        )
 
     async def _read(self, work: Callable[[Db, *Args], T], *args: *Args) -> T:
         """`work(connection, *args)` in a thread of the pool."""
@@ -200,8 +209,8 @@ class ReadingVerbs(ABC, Generic[Db]):
 
     async def load(self, run: str) -> Loaded | None:
         """See `Store.load`."""
-        found = await self._read(self._queries.load_many, (run,))
-        return found[0] if found else None
+        self._check_open()
+        return await self._loads.load(run)
 
     async def load_many(self, runs: Sequence[str]) -> builtins.list[Loaded]:
         """See `Store.load_many`."""

@@ -22,7 +22,7 @@ from stepwell.stores.base import (
 )
 from stepwell.stores.postgres.place import Connection
 from stepwell.stores.postgres.statements import SQL
-from stepwell.stores.rows import STATUS, SqlRow, newest_first, page_of, row_of
+from stepwell.stores.rows import STATUS, SqlRow, loaded_of, newest_first, page_of, row_of
 from stepwell.values import RunStatus
 
 _PIECE = 512 * 1024
@@ -46,16 +46,9 @@ def load_many(db: Connection, runs: Sequence[str]) -> list[Loaded]:
         numbers = [row[16] for row in rows.values()]
         cached = {n: Snapshot(seq, data) for n, seq, data in ask(db, "load_snapshots", numbers)}
         after = [cached[n].seq if n in cached else 0 for n in numbers]
-        journals: dict[int, list[JournalRow]] = {n: [] for n in numbers}
-        for n, seq, at, data in ask(db, "load_journals", numbers, after):
-            journals[n].append(JournalRow(seq, at, data))
-        inboxes: dict[int, list[MessageRow]] = {n: [] for n in numbers}
-        for n, id, kind, data, at in ask(db, "load_messages", numbers):
-            inboxes[n].append(MessageRow(id, kind, data, at))
-    return [
-        Loaded(row_of(row), cached.get(row[16]), journals[row[16]], inboxes[row[16]])
-        for row in (rows[run] for run in runs if run in rows)
-    ]
+        journals = ask(db, "load_journals", numbers, after)
+        messages = ask(db, "load_messages", numbers)
+    return loaded_of(runs, rows, cached, journals, messages)
 
 
 def read(db: Connection, run: str, after: int, limit: int) -> list[JournalRow]:

@@ -76,7 +76,6 @@ class PostgresStore(WritingVerbs, ReadingVerbs[Connection]):
         self._on_write = on_write
         self._writer: Writer | None = None
         self._listener: Listener | None = None
-        self._pool: ThreadPoolExecutor | None = None
         self._idle: LifoQueue[Connection] = LifoQueue()
         self._pid = 0
         self._switching = asyncio.Lock()
@@ -110,7 +109,9 @@ class PostgresStore(WritingVerbs, ReadingVerbs[Connection]):
                 await writer.stop()
                 raise
             self._pid = os.getpid()
-            self._pool = ThreadPoolExecutor(self._read_connections, "stepwell-postgres-read")
+            self._begin_reading(
+                ThreadPoolExecutor(self._read_connections, "stepwell-postgres-read")
+            )
             self._writer = writer
 
     async def close(self) -> None:

@@ -215,6 +215,8 @@ def _insert(
     detail: bytes | None,
 ) -> int | None:
     """The row of a new run; its number, or None when the id is taken."""
+    if "\0" in new.id:  # SQLite's JSON, through which loads ask for ids, ends a text there
+        raise StoreError(f"a run can't be called {new.id!r}", hint="Leave out what is not text.")
     written = db.execute(
         _INSERT_RUN,
         (

@@ -91,7 +91,6 @@ class SQLiteStore(ReadingVerbs[sqlite3.Connection]):
         self._on_write = on_write
         self._commits = Commits()
         self._writer: Writer | None = None
-        self._pool: ThreadPoolExecutor | None = None
         self._idle: SimpleQueue[sqlite3.Connection] = SimpleQueue()
         self._pid = 0
         self._switching = asyncio.Lock()
@@ -139,7 +138,8 @@ class SQLiteStore(ReadingVerbs[sqlite3.Connection]):
                 raise
             self._pid = os.getpid()
             _open_files[self._path, self._pid] += 1
-            self._writer, self._pool = writer, pool
+            self._writer = writer
+            self._begin_reading(pool)
 
     async def close(self) -> None:
         """See `Store.close`. What was accepted is finished, and the log goes into the file."""

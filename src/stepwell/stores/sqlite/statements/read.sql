@@ -4,9 +4,28 @@ SELECT id, workflow, version, status, seq, fence, owner, due, created, updated, 
     key, correlation, parent, priority, detail, n
 FROM runs WHERE id = ?;
 
--- name: get_snapshot
--- The run's snapshot.
-SELECT seq, data FROM snapshots WHERE run = ?;
+-- name: load_runs
+-- Runs by their ids, with the numbers that stand for them in the other tables.
+SELECT id, workflow, version, status, seq, fence, owner, due, created, updated, ended,
+    key, correlation, parent, priority, detail, n
+FROM runs WHERE id IN (SELECT value FROM json_each(?));
+
+-- name: load_snapshots
+-- The snapshots of runs.
+SELECT run, seq, data FROM snapshots WHERE run IN (SELECT value FROM json_each(?));
+
+-- name: load_journals
+-- The journal rows of runs, each from one row on; asked for as [[run, after], ...].
+SELECT journal.run, journal.seq, journal.at, journal.data
+FROM json_each(?) AS wanted CROSS JOIN journal
+    ON journal.run = json_extract(wanted.value, '$[0]')
+    AND journal.seq > json_extract(wanted.value, '$[1]')
+ORDER BY journal.run, journal.seq;
+
+-- name: load_messages
+-- The unread messages of runs, in order.
+SELECT run, id, kind, data, at FROM messages
+WHERE run IN (SELECT value FROM json_each(?)) ORDER BY run, id;
 
 -- name: journal_after
 -- Journal rows of a run after one, in order.
