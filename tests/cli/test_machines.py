@@ -460,3 +460,24 @@ def test_a_planned_run_says_when_it_begins(said: Cli, url: str) -> None:
     for one in (begins, shown, logs, drawn):
         assert not HIDDEN.search(one.out)
         assert "planned" not in one.out
+
+
+# --- fields that nobody takes --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", [("approval", "--all"), ("r1", "approval")])
+def test_with_the_code_a_misspelt_field_is_refused_before_anything_is_sent(
+    said: Cli, url: str, orders: Any, form: tuple[str, ...]
+) -> None:
+    waiting_for(url, orders.Order, r1="a")
+    args = ("signal", *form, '{"aproved": true}', "--store", url, "--app", "orders")
+    error = " ".join(said(*args, code=2).err.split())
+    assert "declares no such field" in error
+    assert "did you mean approved?" in error
+    assert unread(said, url, "r1") == []
+
+
+def test_a_run_with_a_misspelt_field_is_not_started(said: Cli) -> None:
+    error = " ".join(said("run", "orders:Order", "-i", "aproved=true", code=2).err.split())
+    assert "the Context of" in error
+    assert "did you mean approved?" in error

@@ -196,7 +196,7 @@ DRAWN = ("mermaid", "dot", "svg", "html")
 async def drawn(client: Client, path: str) -> dict[str, str]:
     """A drawing in every format."""
     found: dict[str, str] = {}
-    async with httpx.AsyncClient(base_url=client.url) as http:
+    async with httpx.AsyncClient(base_url=client.url, timeout=100) as http:
         for format in DRAWN:
             answer = await http.get(f"{path}/graph", params={"format": format})
             assert answer.status_code == 200
@@ -375,7 +375,7 @@ TAKEN: list[tuple[str, dict[str, Any], bool]] = [
     ("asking", {}, False),
     ("asking", {"topic": 1}, False),
     ("rest-order", {"number": 1}, True),
-    ("rest-order", {"number": 1, "note": "x", "more": 1}, True),
+    ("rest-order", {"number": 1, "note": "x", "more": 1}, False),
     ("rest-order", {}, False),
     ("rest-order", {"number": "x"}, False),
     ("rest-own-context", {"prices": [1, 2], "extra": 1}, True),

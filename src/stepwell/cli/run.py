@@ -19,6 +19,7 @@ from rich.text import Text
 
 from stepwell.authoring.document_run import Documents
 from stepwell.authoring.program import Program
+from stepwell.authoring.starting import dropped
 from stepwell.cli import output
 from stepwell.cli.asking import Asker
 from stepwell.cli.documents import document_in, is_document, posted
@@ -192,15 +193,20 @@ class Start:
         return self.program.definition.name
 
     def _message(self, fields: dict[str, Any]) -> Message:
+        if faults := dropped(self.program, fields):
+            raise self._refused(fields, "; ".join(faults))
         try:
             return self.program.start(fields)
         except (WorkflowRuntimeError, ValueError, TypeError) as error:
             cause = error if isinstance(error, ValidationError) else error.__cause__
             why = complaints(cause) if isinstance(cause, ValidationError) else str(cause or error)
-            raise CommandError(
-                f"{self.target} can't be started with {json.dumps(fields, default=str)}: {why}",
-                hint="Give its fields with -i key=value or --input JSON.",
-            ) from error
+            raise self._refused(fields, why) from error
+
+    def _refused(self, fields: dict[str, Any], why: str) -> CommandError:
+        return CommandError(
+            f"{self.target} can't be started with {json.dumps(fields, default=str)}: {why}",
+            hint="Give its fields with -i key=value or --input JSON.",
+        )
 
     # --- leaving it to workers -------------------------------------------------------------------
 

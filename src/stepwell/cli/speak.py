@@ -21,6 +21,7 @@ from stepwell.cli.options import (
     store_option,
 )
 from stepwell.cli.waits import asked
+from stepwell.errors import StepwellError
 from stepwell.runtime.engine import Engine
 from stepwell.runtime.machine.signals import check_payload, live_ids
 from stepwell.runtime.views import RunInfo, WaitInfo
@@ -40,6 +41,13 @@ def _ended(info: RunInfo, what: str) -> CommandError:
         hint="What ended stays as it is; `stepwell retry` and `stepwell fork` start a new run.",
         exit=Exit.FAILED,
     )
+
+
+def _refused(error: ValueError, hint: str) -> StepwellError:
+    """Why an event, or an answer, can't be sent."""
+    if isinstance(error, StepwellError):
+        return CommandError(error.message, hint=error.hint or hint)
+    return CommandError(str(error), hint=hint)
 
 
 async def _who_moves(engine: Engine, info: RunInfo) -> str:
@@ -78,8 +86,9 @@ def signal(
     """Send RUN an event: the name of its type, and its fields as a JSON object.
 
     It is kept when this returns, and may come before anyone waits for it. With --app the fields
-    are checked against the type. A state machine's signal goes by its name, an event that one
-    waits for as event:NAME. With --all or --correlation, to several runs: leave out RUN.
+    are checked against the type, or the Context. A state machine's signal goes by its name, an
+    event that one waits for as event:NAME. With --all or --correlation, to several runs: leave
+    out RUN.
     """
     one = not everyone and correlation is None
     if sum((everyone, correlation is not None, to is not None)) > 1:
@@ -101,7 +110,7 @@ def signal(
 
 async def _check(engine: Engine, ids: list[str], event: str, fields: dict[str, Any]) -> None:
     if settings().server is None:  # which has the code, and looks for itself
-        await check_payload(engine, ids, event, fields)
+        await check_payload(engine, ids, event, fields, strict=True)
 
 
 async def _signal(
@@ -125,7 +134,7 @@ async def _signal(
                 info.id, event, fields, step=step, question=question, dedupe=dedupe
             )
         except ValueError as error:
-            raise CommandError(str(error), hint="Put the JSON right.") from error
+            raise _refused(error, "Put the JSON right.") from error
         moves = await _who_moves(engine, info)
     if accepted:
         _say(f"{event} is kept for {info.id}{moves}", id=info.id, event=event, accepted=True)
@@ -154,7 +163,7 @@ async def _signal_all(
             else:
                 count = sum([await engine.signal(id, event, fields) for id in ids])
         except ValueError as error:
-            raise CommandError(str(error), hint="Put the JSON right.") from error
+            raise _refused(error, "Put the JSON right.") from error
     whom = "waits for it now" if correlation is None else f"is live with correlation {correlation}"
     none = f"no run {whom}" if not ids else "those that wait for it have an answer already"
     said = f"{event} is kept for {count} run{'s' if count != 1 else ''}"
@@ -209,10 +218,12 @@ async def _answer(
             raise _ended(info, "it asks nothing")
         asking = [wait for wait in await engine.waits(info.id) if wait.event is not None]
         wait = _chosen(info, asking, question)
+        fields = fields_of(value)
         try:
-            await engine.answer(info.id, fields_of(value), question=wait.id)
+            await _check(engine, [info.id], str(wait.event), fields)
+            await engine.answer(info.id, fields, question=wait.id)
         except ValueError as error:
-            raise CommandError(str(error), hint="Give its fields as a JSON object.") from error
+            raise _refused(error, "Give its fields as a JSON object.") from error
         moves = await _who_moves(engine, info)
     said = f"question {wait.id!r} of {info.id} is answered{moves}"
     _say(said, id=info.id, question=wait.id, event=wait.event, accepted=True)

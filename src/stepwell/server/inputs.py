@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from stepwell.authoring.machine import decorators
 from stepwell.authoring.machine.define import Machine
 from stepwell.authoring.pipeline.build import PipelineBase
 from stepwell.authoring.program import Program
+from stepwell.authoring.starting import dropped, made_of_fields, takes_no_other
 from stepwell.errors import StepwellError, WorkflowRuntimeError
+from stepwell.runtime.engine import Engine
+from stepwell.runtime.machine.signals import check_payload
+from stepwell.runtime.views import RunInfo
 from stepwell.server.problems import Problem
 
 Schema = dict[str, Any]
@@ -53,9 +56,17 @@ def _of_class(kind: type | None) -> Schema:
     return schema
 
 
+def _closed(kind: type[BaseModel]) -> Schema:
+    """That of a model whose other fields are refused, and which says so."""
+    schema = _of_class(kind)
+    if takes_no_other(kind, schema.get("properties", {})):
+        schema["additionalProperties"] = False
+    return schema
+
+
 def _of_pipeline(pipeline: PipelineBase) -> Schema:
     """Its own data, which whoever starts a run may replace, field by field."""
-    schema = dict(ANYTHING) if pipeline.model is None else _of_class(pipeline.model)
+    schema = dict(ANYTHING) if pipeline.model is None else _closed(pipeline.model)
     schema.pop("required", None)
     # The names of its data; what the values are is nobody's business.
     named: dict[str, Schema] = {name: {} for name in pipeline.initial}
@@ -65,8 +76,8 @@ def _of_pipeline(pipeline: PipelineBase) -> Schema:
 def _of_machine(machine: Machine) -> Schema:
     """The fields of its Context, or what its own `create_context` takes."""
     create = cast("Callable[..., object]", getattr(machine.cls, "create_context"))  # noqa: B009
-    if getattr(create, "__module__", "") == decorators.__name__:
-        return _of_class(machine.context)
+    if made_of_fields(machine):
+        return _closed(machine.context)
     try:
         taken = inspect.signature(create, eval_str=True).parameters.values()
     except (NameError, TypeError, ValueError):
@@ -89,12 +100,39 @@ def _of_machine(machine: Machine) -> Schema:
 
 
 def check(name: str, program: Program, fields: Mapping[str, Any]) -> None:
-    """Look at what only a run would look at. Raises `Problem`."""
-    if isinstance(program.source, PipelineBase):
+    """Look at what only a run would look at, and for what it would drop. Raises `Problem`."""
+    source = program.source
+    if isinstance(source, PipelineBase):
         try:
-            program.source.beginning(fields)
+            source.beginning(fields)
         except ValueError as error:
             raise refused(name, error) from error
+    faults = dropped(program, fields)
+    if faults:
+        raise _refusal(name, faults)
+
+
+async def check_signal(
+    engine: Engine, infos: Sequence[RunInfo], name: str, payload: Mapping[str, Any]
+) -> None:
+    """Look at what is sent to these runs, as far as they are of state machines: whether it fits
+    their Contexts, and for what all of them would drop. Raises `Problem`."""
+    programs = [engine.workflows.get(info.workflow) for info in infos]
+    ids = [
+        info.id
+        for info, program in zip(infos, programs, strict=True)
+        if program is None or machine_of(program) is not None
+    ]
+    try:
+        await check_payload(engine, ids, name, payload, strict=len(ids) == len(infos))
+    except ValueError as error:
+        raise bad_signal(error) from error
+
+
+def bad_signal(error: Exception) -> Problem:
+    """Why an event can't be sent."""
+    said = error.message if isinstance(error, StepwellError) else str(error)
+    return Problem(422, "bad_signal", said, hint=str(getattr(error, "hint", "")))
 
 
 def refusal(
@@ -113,7 +151,10 @@ def refusal(
 
 def refused(name: str, error: Exception) -> Problem:
     """Why a workflow can't be started with what was sent."""
-    faults = _faults(error)
+    return _refusal(name, _faults(error))
+
+
+def _refusal(name: str, faults: list[str]) -> Problem:
     return Problem(
         422, "bad_input", f"{name} can't be started with this: {faults[0]}", errors=faults
     )

@@ -26,11 +26,10 @@ from stepwell.runtime.clock import new_run_id
 from stepwell.runtime.engine import Engine
 from stepwell.runtime.handler import WorkflowHandler
 from stepwell.runtime.history import decoded
-from stepwell.runtime.machine.signals import check_payload
 from stepwell.runtime.views import RunInfo
 from stepwell.runtime.why import why_of
 from stepwell.server.feed import Feeds
-from stepwell.server.inputs import check, machine_of, refusal
+from stepwell.server.inputs import bad_signal, check, check_signal, machine_of, refusal
 from stepwell.server.keys import Keys, check_same, fingerprint_of, found, id_for
 from stepwell.server.metrics import Metrics
 from stepwell.server.problems import RETRY_AFTER, Problem
@@ -304,15 +303,14 @@ class Service:
     ) -> bool:
         """Send a run an event. A signal has to fit the Context of the state machine."""
         info = await self.live(run_id)
-        program = self.definitions().get(info.workflow)
+        if payload:
+            await check_signal(self.engine, [info], name, payload)
         try:
-            if payload and program is not None and machine_of(program) is not None:
-                await check_payload(self.engine, [run_id], name, payload)
             accepted = await self.engine.signal(
                 run_id, name, payload, step=step, question=question, dedupe=dedupe
             )
         except (WorkflowRuntimeError, ValueError) as error:
-            raise Problem(422, "bad_signal", str(error)) from error
+            raise bad_signal(error) from error
         if not accepted:
             await self.live(run_id)  # it may have ended meanwhile
         return accepted

@@ -8,8 +8,10 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from stepwell.errors import RunAlreadyExists, WorkflowRuntimeError
+from stepwell.runtime.machine.signals import live
 from stepwell.server import shapes
 from stepwell.server.bodies import object_of, read_object, text_of, word_of
+from stepwell.server.inputs import check_signal
 from stepwell.server.known import KnownOnly
 from stepwell.server.problems import Problem
 from stepwell.server.routes import Answer, Key, body_of, event_name, known_id, links_of, service_of
@@ -101,13 +103,14 @@ async def broadcast(
     ] = None,
 ) -> Response:
     """Send every run that waits for it now an event."""
-    payload = await read_object(request)
-    received = await service_of(request).engine.broadcast(
-        event_name(name),
-        payload,
-        workflow=word_of(definition, "definition"),
-        correlation=word_of(correlation, "correlation"),
-    )
+    engine, name, payload = service_of(request).engine, event_name(name), await read_object(request)
+    where: dict[str, Any] = {
+        "workflow": word_of(definition, "definition"),
+        "correlation": word_of(correlation, "correlation"),
+    }
+    if payload:
+        await check_signal(engine, await live(engine, waiting=name, **where), name, payload)
+    received = await engine.broadcast(name, payload, **where)
     return Answer({"received": received}, 202)
 
 
@@ -127,10 +130,11 @@ async def answer(request: Request, workflow_id: str) -> Response:
         given = object_of(fields, "answer", "an object or a text")
         if given is None:
             raise Problem(422, "bad_body", "answer: an object or a text is wanted")
-    await service.live(run_id)
-    await service.engine.answer(
-        run_id, given, question=word_of(text_of(fields, "question"), "question")
-    )
+    question = word_of(text_of(fields, "question"), "question")
+    info = await service.live(run_id)
+    said = {"response": given} if isinstance(given, str) else given
+    await check_signal(service.engine, [info], question or "answer", said)
+    await service.engine.answer(run_id, given, question=question)
     return Answer({"workflow_id": run_id, "accepted": True}, 202)
 
 

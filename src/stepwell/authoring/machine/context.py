@@ -10,8 +10,9 @@ Checks are pydantic's: a value that the Context does not allow is refused where 
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any, TypeVar, cast, get_args
 
@@ -89,6 +90,29 @@ def undeclared(kind: type[BaseModel], payload: Mapping[str, Any]) -> list[str]:
     if kind.model_config.get("extra") in ("allow", "forbid"):
         return []
     return sorted(set(payload) - set(declared(kind)))
+
+
+def unexpected(kind: type[BaseModel], payload: Mapping[str, Any]) -> list[str]:
+    """The keys that it drops although nobody said that it may: `extra="ignore"` says so."""
+    return [] if "extra" in kind.model_config else undeclared(kind, payload)
+
+
+def not_declared(keys: Iterable[str], kind: type[BaseModel], whose: str) -> list[str]:
+    """A sentence for each of these keys, for whoever sent it.
+
+    Args:
+        keys: what a model of this kind does not declare.
+        kind: the model.
+        whose: what it is called, such as "the Context of order".
+    """
+    names = ", ".join(kind.model_fields)
+    has = f"it has {names}" if names else "it has no fields"
+    said: list[str] = []
+    for key in keys:
+        close = difflib.get_close_matches(key, declared(kind), 1)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        said.append(f"{key:.80}: {whose} declares no such field; {has}{meant}")
+    return said
 
 
 def unkept(kind: type[BaseModel]) -> str | None:

@@ -13,15 +13,22 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
-from stepwell.authoring.machine.context import merged, plain, undeclared
+from stepwell.authoring.machine.context import (
+    merged,
+    not_declared,
+    plain,
+    undeclared,
+    unexpected,
+)
 from stepwell.authoring.machine.define import find_machine
 from stepwell.authoring.machine.returns import check_name
-from stepwell.authoring.words import START
-from stepwell.errors import RunNotFound, WorkflowNotRegistered
+from stepwell.authoring.words import EVENT, START
+from stepwell.errors import InvalidArgument, RunNotFound, WorkflowNotRegistered
 from stepwell.kernel.run import Run
 from stepwell.runtime.arguments import words
 from stepwell.runtime.engine import Engine
 from stepwell.runtime.machine.runs import folded
+from stepwell.runtime.views import RunInfo
 from stepwell.values import RunStatus
 
 logger = logging.getLogger("stepwell")
@@ -55,42 +62,77 @@ async def send_signal(
     return sum([await core.signal(id, name, given) for id in ids])
 
 
-async def live_ids(core: Engine, **where: Any) -> list[str]:
-    """The ids of all live runs that `Engine.list(**where)` gives."""
-    found: list[str] = []
+async def live(core: Engine, **where: Any) -> list[RunInfo]:
+    """All live runs that `Engine.list(**where)` gives."""
+    found: list[RunInfo] = []
     cursor = None
     while True:
         infos, cursor = await core.list(status=_LIVE, limit=1000, after=cursor, **where)
-        found += [info.id for info in infos]
+        found += infos
         if cursor is None:
             return found
 
 
+async def live_ids(core: Engine, **where: Any) -> list[str]:
+    """The ids of all live runs that `Engine.list(**where)` gives."""
+    return [info.id for info in await live(core, **where)]
+
+
 async def check_payload(
-    core: Engine, ids: list[str], name: str, payload: Mapping[str, Any]
+    core: Engine,
+    ids: list[str],
+    name: str,
+    payload: Mapping[str, Any],
+    *,
+    strict: bool = False,
 ) -> None:
     """Raise ValueError when the payload does not fit the Context of one of these runs. Those of
-    which no class of a state machine is loaded are left out."""
+    which no class of a state machine is loaded are left out.
+
+    Args:
+        core, ids: where the runs are, and which.
+        name: the signal.
+        payload: its fields.
+        strict: refuse a field, too, that would be dropped by every one of these runs, unless the
+            Context says `extra="ignore"`. For those who speak from outside, and see no log. Events
+            are for whom they concern: of their fields each takes what it declares.
+    """
     if not payload:
         return
+    kinds: dict[type[BaseModel], str] = {}
+    dropped: list[tuple[str, list[str]]] = []
+    strict = strict and not name.startswith(EVENT)
     for start in range(0, len(ids), 200):
         for loaded in await core.store.load_many(ids[start : start + 200]):
             row = loaded.row
             try:
                 kind = find_machine(row.workflow, row.version or None).context
             except WorkflowNotRegistered:
-                continue  # its workers check it when they take it in
-            dropped = undeclared(kind, payload)
-            if dropped:
-                logger.warning(
-                    "signal %r to run %s: its Context declares no %s; dropped",
-                    name,
-                    row.id,
-                    ", ".join(dropped),
-                )
+                strict = False  # its workers check it when they take it in
+                continue
+            kinds[kind] = row.workflow
+            if strange := undeclared(kind, payload):
+                dropped.append((row.id, strange))
             run, state = await folded(core, loaded)
             context = state.get("context") or _given(run)
             merged(kind, context, payload, f"signal {name!r} does not fit run {row.id}")
+    if strict and kinds:
+        _check_known(name, kinds, payload)
+    for id, strange in dropped:
+        logger.warning(
+            "signal %r to run %s: its Context declares no %s; dropped", name, id, ", ".join(strange)
+        )
+
+
+def _check_known(
+    name: str, kinds: Mapping[type[BaseModel], str], payload: Mapping[str, Any]
+) -> None:
+    """Raises `InvalidArgument` for the fields of a signal that none of these Contexts takes."""
+    strange = set(payload).intersection(*(unexpected(kind, payload) for kind in kinds))
+    if strange:
+        kind, workflow = next(iter(kinds.items()))
+        said = not_declared(sorted(strange), kind, f"the Context of {workflow}")
+        raise InvalidArgument(f"signal {name!r} does not fit: {'; '.join(said)}")
 
 
 def _given(run: Run) -> Mapping[str, Any]:
