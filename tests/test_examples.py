@@ -35,7 +35,7 @@ def test_the_example_runs(path: Path, tmp_path: Path) -> None:
         check=False,
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-        timeout=50,
+        timeout=200,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert ran.stderr == ""

@@ -61,7 +61,7 @@ def test_help_imports_no_engine_and_no_rich() -> None:
         "print([m for m in sys.modules if m.split('.')[0] in ('rich', 'pydantic', 'asyncio')])"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=30
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=100
     )
     assert ran.stdout.splitlines()[-1] == "[]"
 

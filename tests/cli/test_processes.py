@@ -49,7 +49,7 @@ class Gate(Workflow):
         return StopEvent(result="through")
 """
 
-DEADLINE = 20.0
+DEADLINE = 100.0
 
 IN_MEMORY = {"STEPWELL_STORE": "memory://"}
 

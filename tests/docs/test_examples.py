@@ -57,7 +57,7 @@ def test_examples_run_and_print_what_is_said(page: Page, tmp_path: Path) -> None
         },
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=200,
         check=False,
     )
     assert done.returncode == 0, f"{page.name}:\n{done.stdout}\n{done.stderr}"

@@ -483,13 +483,13 @@ def test_from_threads(live: WorkflowEngine) -> None:
     def work(n: int) -> None:
         run = live.start(cls, n=0)
         live.signal("go", {"n": n}, run_id=run.id)
-        results.append(live.result(run.id, timeout=20)["n"])
+        results.append(live.result(run.id, timeout=100)["n"])
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(100)
     assert sorted(results) == list(range(8))
 
 
@@ -497,7 +497,7 @@ async def test_from_async_code(live: WorkflowEngine) -> None:
     cls = asking("async")
     first, second = await live.astart(cls, n=1), await live.astart(cls)
     assert await live.asignal("go", {"n": 7}, run_id=first.id) == 1
-    assert await live.aresult(first.id, timeout=20) == {"n": 7}
+    assert await live.aresult(first.id, timeout=100) == {"n": 7}
     assert (await first.arefresh()).status == "completed"
     assert [e.step for e in await first.astep_executions()] == ["ask", "end"]
     assert await live.acancel(second.id) is True
@@ -513,7 +513,7 @@ async def test_from_async_code(live: WorkflowEngine) -> None:
 async def test_plain_calls_inside_a_running_loop_as_in_a_notebook(live: WorkflowEngine) -> None:
     run = live.start(asking("notebook"))
     live.signal("go", {"n": 2}, run_id=run.id)
-    assert live.result(run.id, timeout=20) == {"n": 2}
+    assert live.result(run.id, timeout=100) == {"n": 2}
 
 
 async def test_the_executor_of_tests_inside_a_running_loop(
@@ -565,12 +565,12 @@ def test_steps_may_use_the_engine(inline: bool) -> None:
             return complete()
 
     run = made.start(Asker)
-    made.result(run.id, timeout=20)
+    made.result(run.id, timeout=100)
     run.refresh()
     assert run.data["told"] == 1
     assert "an async step must not block its event loop" in run.data["refused"]
     assert "asignal" in run.data["refused"]
-    assert made.result(run.data["other"], timeout=20) == {"n": 4}
+    assert made.result(run.data["other"], timeout=100) == {"n": 4}
     made.stop()
 
 
@@ -581,7 +581,7 @@ def test_stop_and_start_again(tmp_path: Path) -> None:
     made.stop()
     assert made.runs.get(id=run.id).name == "engine-again"
     made.signal("go", {"n": 2}, run_id=run.id)
-    assert made.result(run.id, timeout=20) == {"n": 2}
+    assert made.result(run.id, timeout=100) == {"n": 2}
     with pytest.raises(RuntimeError, match=r"call configure\(\) before its first use"):
         made.configure("memory://")
     made.stop()
@@ -633,7 +633,7 @@ def test_the_default_engine_of_a_script(tmp_path: Path, where: str | None) -> No
         capture_output=True,
         text=True,
         check=False,
-        timeout=50,
+        timeout=200,
     )
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout == "{'n': 5}\n"
@@ -701,12 +701,12 @@ def child():
         print(str(error).splitlines()[1], flush=True)
     engine.stop()
     engine.configure("memory://")
-    print(engine.result(engine.start("forked", n=2).id, timeout=20), flush=True)
+    print(engine.result(engine.start("forked", n=2).id, timeout=100), flush=True)
 
 print(engine.result(engine.start("forked", n=1).id), flush=True)
 process = multiprocessing.get_context("fork").Process(target=child)
 process.start()
-process.join(30)
+process.join(100)
 print(process.exitcode, engine.result(engine.start("forked", n=3).id), len(engine.runs))
 """
 
@@ -721,7 +721,7 @@ def test_a_forked_process_begins_anew_and_leaves_its_parents_file_alone(tmp_path
         capture_output=True,
         text=True,
         check=False,
-        timeout=50,
+        timeout=200,
     )
     assert "Traceback" not in ran.stderr
     assert ran.stdout.splitlines() == [

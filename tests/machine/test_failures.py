@@ -215,14 +215,14 @@ def test_a_sync_step_has_its_time() -> None:
 
         @step(start=True, timeout=0.05)
         def work(self) -> Any:
-            release.wait(20)
+            release.wait(100)
             self.context.n = 7
             return complete()
 
     try:
         run = engine.start(Slow)
         with pytest.raises(TimeoutError):
-            engine.result(run.id, timeout=20)
+            engine.result(run.id, timeout=100)
         assert run.refresh().status == "failed"
     finally:
         release.set()
@@ -538,6 +538,6 @@ def test_a_step_that_exits_ends_its_attempt_and_nothing_else(way: str) -> None:
 
     run = engine.start(Exits)
     with pytest.raises(Exception, match=r"called sys\.exit"):
-        engine.result(run.id, timeout=20)
+        engine.result(run.id, timeout=100)
     assert run.refresh().status == "failed"
     engine.stop()

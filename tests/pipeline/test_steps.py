@@ -169,7 +169,7 @@ def test_the_timeout_of_a_thread(caplog: pytest.LogCaptureFixture) -> None:
     go_on = threading.Event()
     try:
         with pytest.raises(StepTimeoutError, match="Its thread can't be stopped") as caught:
-            Pipeline().add_step(lambda: go_on.wait(30), name="hangs", timeout=0.05).run_sync()
+            Pipeline().add_step(lambda: go_on.wait(100), name="hangs", timeout=0.05).run_sync()
         assert caught.value.abandoned
     finally:
         go_on.set()

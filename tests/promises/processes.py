@@ -42,7 +42,7 @@ _TURNS = 10
 _TURNING_SECONDS = 2.0
 """How long these turns may take; a loop that has ended turns no more."""
 
-_PATIENCE_SECONDS = 20.0
+_PATIENCE_SECONDS = 100.0
 """A process that says nothing for this long hangs."""
 
 

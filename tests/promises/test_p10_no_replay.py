@@ -99,7 +99,7 @@ def test_unsteady_code_goes_on_after_a_kill_with_what_the_journal_has(tmp_path: 
                 if not rows:
                     return None  # killed before the run was kept
                 await engine.signal(RUN, HumanResponseEvent(response="go on"))
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     return await engine.result(RUN)
 
         result = asyncio.run(finish())
@@ -141,13 +141,13 @@ async def test_code_may_be_edited_while_runs_are_live(tmp_path: Path) -> None:
     url = f"sqlite:////{tmp_path}/runs.db"
     async with Engine(url, [Old(timeout=None, workflow_name="edited")]) as engine:
         await engine.start("edited", run_id=RUN)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not await engine.waits(RUN):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
     async with Engine(url, [New(timeout=None, workflow_name="edited")]) as engine:
         assert await engine.check() == [(await engine.get(RUN), None)]
         await engine.signal(RUN, HumanResponseEvent())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await engine.result(RUN) == "new"
 
 

@@ -69,7 +69,7 @@ async def store() -> MemoryStore:
 
 async def goes_on(store: MemoryStore) -> None:
     """Whoever knows its workflow brings it to its end."""
-    async with Engine(store, [Flow(timeout=None)]) as engine, asyncio.timeout(10):
+    async with Engine(store, [Flow(timeout=None)]) as engine, asyncio.timeout(60):
         assert await engine.result("r") == 7
 
 
@@ -116,7 +116,7 @@ async def test_a_store_that_fails_in_the_midst_leaves_the_run_to_be_moved(
 
 
 async def given_back(store: MemoryStore) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (row := await store.get("r")) is not None and row.owner is not None:
             await store.changed(0.05)
 
@@ -140,7 +140,7 @@ async def test_who_does_not_wait_for_it_leaves_nothing_half_done(
         moving.cancel()
         await asyncio.wait({moving})
         on.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (row := await store.get("r")) is not None and row.status is RunStatus.PARKED:
                 await store.changed(0.05)
         await given_back(store)

@@ -45,7 +45,7 @@ async def pools(threads: int = 4, processes: int = 2) -> AsyncIterator[Pools]:
         made.close()
 
 
-async def until(true: Callable[[], object], seconds: float = 20) -> None:
+async def until(true: Callable[[], object], seconds: float = 100) -> None:
     async with asyncio.timeout(seconds):
         while not true():  # noqa: ASYNC110 - other threads and processes tell nobody
             await asyncio.sleep(0.01)
@@ -158,7 +158,7 @@ async def test_threads_are_bounded_and_those_that_wait_can_be_cancelled() -> Non
         with lock:
             now += 1
             most = max(most, now)
-        assert release.wait(10)
+        assert release.wait(60)
         with lock:
             now -= 1
 
@@ -181,7 +181,7 @@ async def test_an_abandoned_thread_counts_no_more_and_ends_with_its_function(
 
     def hang() -> None:
         began.set()
-        release.wait(10)
+        release.wait(60)
 
     async with pools(threads=1) as own:
         with caplog.at_level(logging.WARNING, logger="stepwell"):
@@ -342,7 +342,7 @@ async def test_a_cancelled_call_does_not_go_on_in_a_second_process(tmp_path: Pat
     class Slow:
         def __reduce__(self) -> tuple[object, tuple[object, ...]]:
             entered.set()
-            assert release.wait(10)
+            assert release.wait(60)
             return work.Bound, ()
 
     path = tmp_path / "pid"
@@ -504,7 +504,7 @@ async def test_closing_does_not_wait_for_a_busy_thread() -> None:
 
     def hang() -> None:
         began.set()
-        release.wait(10)
+        release.wait(60)
 
     own = Pools("test")
     task = asyncio.create_task(own.in_thread(hang, {}, "s"))
@@ -520,7 +520,7 @@ async def test_closing_does_not_wait_for_a_busy_thread() -> None:
 async def test_who_still_waits_for_room_is_told_that_it_is_closed() -> None:
     release = threading.Event()
     own = Pools("test", threads=1)
-    busy = asyncio.create_task(own.in_thread(release.wait, {"timeout": 10}, "s"))
+    busy = asyncio.create_task(own.in_thread(release.wait, {"timeout": 60}, "s"))
     waiting = asyncio.create_task(own.in_thread(int, {}, "s"))
     await asyncio.sleep(0)
     own.close()
@@ -546,7 +546,7 @@ async def both(tmp: Path) -> object:
     try:
         assert await own.in_process(work.echo, {"x": 1}, "s") == 1
         for call in (
-            own.in_thread(release.wait, {"timeout": 10}, "s"),
+            own.in_thread(release.wait, {"timeout": 60}, "s"),
             own.in_process(work.hang, {"path": str(tmp / "pid")}, "s"),
         ):
             with pytest.raises(TimeoutError):
@@ -567,7 +567,7 @@ def test_it_runs_in_the_loop_of_a_thread(tmp_path: Path) -> None:
     found: list[object] = []
     thread = threading.Thread(target=lambda: found.append(asyncio.run(both(tmp_path))))
     thread.start()
-    thread.join(30)
+    thread.join(100)
     assert found == [2]
 
 
@@ -586,7 +586,7 @@ def environment() -> dict[str, str]:
 
 def run(arguments: list[str], given: str | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        arguments, input=given, env=environment(), capture_output=True, text=True, timeout=30
+        arguments, input=given, env=environment(), capture_output=True, text=True, timeout=100
     )
 
 
@@ -704,7 +704,7 @@ async def test_a_killed_parent_leaves_no_orphan(tmp_path: Path, fork: str) -> No
         pids = [int(parent.stdout.readline()), await pid_in(one), await pid_in(two)]
         assert all(exists(pid) for pid in pids)
         parent.kill()
-        parent.wait(5)
+        parent.wait(60)
     await until(lambda: not any(_alive(pid) for pid in pids), seconds=2.5 if fork == FORK else 2)
 
 
@@ -741,7 +741,7 @@ def test_ctrl_c_in_a_terminal_prints_no_stack_of_a_child(tmp_path: Path) -> None
             env=environment(),
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=100,
             start_new_session=True,
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")

@@ -163,7 +163,7 @@ class Site:
     async def running(self) -> str:
         """A run that goes on."""
         slow = {"execution_type": "sequential", "tasks": [{"name": "hold"}]}
-        async with httpx.AsyncClient(base_url=self.url) as client:
+        async with httpx.AsyncClient(base_url=self.url, timeout=100) as client:
             answer = await client.post("/api/workflow", json={"name": "slow", "steps": [slow]})
         return answer.json()["workflow_id"]
 

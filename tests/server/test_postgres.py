@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="kills processes"),
 ]
 
-PATIENCE = 30.0
+PATIENCE = 100.0
 FLOWS = """
 import asyncio
 from pathlib import Path

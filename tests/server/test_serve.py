@@ -103,7 +103,7 @@ class Served:
         found = re.search(r"serving\s+(http://\S+)/docs", self.said)
         assert found is not None, self.said
         self.url = found[1]
-        self.http = httpx.Client(base_url=self.url, timeout=30)
+        self.http = httpx.Client(base_url=self.url, timeout=100)
 
     def kill(self) -> None:
         self.process.kill()
@@ -253,7 +253,7 @@ def refused(folder: Path, *options: str, **environment: str) -> str:
         env={**os.environ, **environment, "NO_COLOR": "1", "COLUMNS": "200"},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         check=False,
     )
     assert done.returncode != 0
@@ -408,7 +408,7 @@ def test_random_requests_never_find_a_fault_of_the_service(serve: Serve, tmp_pat
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=55,
+        timeout=200,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]

@@ -83,7 +83,7 @@ def shell(script: str, port: int, **replaced: str) -> str:
     for word, other in replaced.items():
         script = script.replace(word, other)
     done = subprocess.run(
-        ["sh", "-e"], input=script, capture_output=True, text=True, timeout=30, check=False
+        ["sh", "-e"], input=script, capture_output=True, text=True, timeout=100, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -117,7 +117,7 @@ def test_the_commands_of_the_text_run_as_they_stand(serve: Serve) -> None:
     assert [run["workflow_id"] for run in all_of_them["workflows"]] == [run_id]
     assert "/api/workflow" in served.http.get("/docs").text
     served.process.send_signal(signal.SIGTERM)
-    assert served.process.wait(20) == 0
+    assert served.process.wait(100) == 0
 
 
 def test_the_task_class_of_the_text_works_as_it_stands(serve: Serve, tmp_path: Path) -> None:
@@ -196,12 +196,12 @@ def uvicorn_of(folder: Path, target: str) -> Generator[httpx.Client]:
             said += line
             if "Uvicorn running" in line:
                 break
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=100) as client:
             yield client
         process.terminate()
         said += process.stderr.read()
         # A process that stops when it is told to, with nothing to complain of.
-        assert process.wait(20) in (0, -15), said
+        assert process.wait(100) in (0, -15), said
         assert "Traceback" not in said, said
     finally:
         process.kill()

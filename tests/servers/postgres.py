@@ -31,8 +31,8 @@ from tests.servers.needed import missing
 
 from stepwell.stores.postgres import PostgresStore
 
-PATIENCE = 30.0
-"""Seconds that a server may take to start."""
+PATIENCE = 100.0
+"""Seconds that a server may take to start, and to let somebody in."""
 
 
 def programs() -> Path | None:
@@ -156,7 +156,8 @@ class PostgresServer:
     def url(self, schema: str | None = None, **options: str) -> str:
         """The URL of a store in a schema of its own (or what libpq needs, without one)."""
         port = {"port": self.settings["port"]} if "port" in self.settings else {}
-        more = {"host": str(self.directory), **port, **options}
+        patience = {"connect_timeout": f"{PATIENCE:.0f}"}
+        more = {"host": str(self.directory), **port, **patience, **options}
         if schema is not None:
             more["schema"] = schema
         return "postgresql://tests@/postgres?" + "&".join(f"{k}={v}" for k, v in more.items())
@@ -271,7 +272,8 @@ class Proxy:
 
     def url(self, schema: str) -> str:
         """The URL of a store behind the proxy."""
-        return f"postgresql://tests@/postgres?host={self.directory}&schema={schema}"
+        patience = f"connect_timeout={PATIENCE:.0f}"
+        return f"postgresql://tests@/postgres?host={self.directory}&{patience}&schema={schema}"
 
     def cut(self) -> None:
         """Break every connection."""

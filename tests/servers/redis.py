@@ -22,8 +22,13 @@ from pathlib import Path
 import pytest
 from tests.servers.needed import program
 
-PATIENCE = 30.0
-"""Seconds that a server may take to start."""
+from stepwell.stores.redis import line
+
+PATIENCE = 100.0
+"""Seconds that a server may take to start, and to let somebody in."""
+
+# A machine that halts for some seconds makes no server one that says nothing.
+line.CONNECT_SECONDS = PATIENCE
 
 
 class RedisServer:
