@@ -209,3 +209,10 @@ def test_only_failed_runs_are_retried(run_cli: Cli, url: str) -> None:
     run_cli("run", "shop:Hello", "-q", "--id", "fine", "--store", url)
     error = run_cli("retry", "fine", "--app", "shop", "--store", url, code=2).err
     assert "is completed, not failed" in error
+
+
+def test_a_payload_that_says_a_field_twice_is_refused(run_cli: Cli, url: str, shop: Any) -> None:
+    waiting_run(url, shop.Ask, "r1")
+    sent = '{"response": "red", "response": "blue"}'
+    said = run_cli("signal", "r1", "HumanResponseEvent", sent, "--store", url, code=2)
+    assert "response is there twice" in said.err

@@ -319,6 +319,8 @@ def test_yaml_and_json_files_read_alike(registry: TaskRegistry, tmp_path: Path) 
         ("name: n\nsteps: [", "is no YAML"),
         ("name: n\nwhen: 2026-01-01\n", "holds what JSON can say, not date"),
         ("a: &a [x, x, x]\n", "name: Field required"),
+        ("name: n\nsteps:\n- tasks: []\n  tasks: []\n", "line 4: tasks is there twice"),
+        ("a: &a {x: 1}\nb: {<<: *a, x: 2}\n", "name: Field required"),
         ("&a [*a]\n", "at most 64 levels"),
         ("!!python/object/apply:os.system ['true']", "is no YAML"),
     ],
@@ -331,6 +333,12 @@ def test_yaml_that_is_no_document(
     with pytest.raises(DocumentError) as caught:
         load(tmp_path / "flow.yaml", registry)
     assert any(said in problem for problem in caught.value.problems)
+
+
+def test_json_with_a_key_twice_is_refused(registry: TaskRegistry, tmp_path: Path) -> None:
+    (tmp_path / "flow.json").write_text('{"name": "n", "steps": [{"tasks": [], "tasks": []}]}')
+    with pytest.raises(DocumentError, match=r"flow\.json: steps\[0\]\.tasks is there twice"):
+        load(tmp_path / "flow.json", registry)
 
 
 def test_yaml_that_says_very_much_in_a_few_lines(registry: TaskRegistry, tmp_path: Path) -> None:

@@ -327,6 +327,7 @@ JSON = {"Content-Type": "application/json"}
         (b"\xff\xfe", 400, "bad_json"),
         (b'{"name": NaN}', 400, "bad_json"),
         (b'{"name": 1e999}', 400, "bad_json"),
+        (b'{"name": "a", "name": "a", "steps": []}', 400, "bad_json"),
         (b'{"name": "\\ud800"}', 400, "bad_json"),
         (b"9" * 5000, 400, "bad_json"),
         (b"9" * 30, 400, "bad_json"),
@@ -344,6 +345,25 @@ async def test_bodies_that_are_no_documents(
     api: Api, content: bytes, status: int, code: str
 ) -> None:
     problem(await api.post(CREATE, content=content, headers=JSON), status, code)
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        ('{"name": "a", "steps": [], "name": "b"}', "name"),
+        (
+            '{"name": "a", "steps": [{"tasks": []}, {"tasks": [{"id": 1, "id": 1}]}]}',
+            "steps[1].tasks[0].id",
+        ),
+        # The outer one hides the inner one: whoever mends it is told of the other then.
+        ('{"input": {"n": 1, "n": 2}, "input": {}}', "input"),
+    ],
+)
+async def test_a_key_that_is_there_twice_is_named_with_its_place(
+    api: Api, content: str, place: str
+) -> None:
+    shown = problem(await api.post(CREATE, content=content, headers=JSON), 400, "bad_json")
+    assert shown["detail"] == f"the body means two things: {place} is there twice"
 
 
 async def test_a_body_that_may_be_left_out_is_an_object_all_the_same(api: Api) -> None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
+from stepwell.authoring.strict import KeyTwice, strict_json
 from stepwell.cli.errors import CommandError
 
 
@@ -14,13 +15,8 @@ def input_of(given: str | None, fields: tuple[str, ...]) -> dict[str, Any]:
     """The start event's fields, as they were typed."""
     found: dict[str, Any] = {}
     if given is not None:
-        text = _text(given)
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise CommandError(
-                f"--input is no JSON: {error}", hint='Write for example \'{"topic": "ships"}\'.'
-            ) from error
+        hint = 'Write for example \'{"topic": "ships"}\'.'
+        value = json_typed(_text(given), "--input", hint)
         if not isinstance(value, dict):
             raise CommandError(
                 f"--input is {type(value).__name__}, not an object",
@@ -36,6 +32,16 @@ def input_of(given: str | None, fields: tuple[str, ...]) -> dict[str, Any]:
         except json.JSONDecodeError:
             found[key] = value
     return found
+
+
+def json_typed(text: str, what: str, hint: str) -> Any:
+    """What was typed as JSON. Raises `CommandError`: it is none, or means two things."""
+    try:
+        return strict_json(text)
+    except KeyTwice as error:
+        raise CommandError(f"{what}: {error}", hint="Say it once.") from error
+    except (ValueError, RecursionError) as error:
+        raise CommandError(f"{what} is no JSON: {error}", hint=hint) from error
 
 
 def _text(given: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, cast
 
 import click
@@ -11,6 +10,7 @@ from stepwell.cli import output
 from stepwell.cli.asking import fields_of
 from stepwell.cli.engines import find_run, looking, run_async
 from stepwell.cli.errors import CommandError
+from stepwell.cli.inputs import json_typed
 from stepwell.cli.load import load_all
 from stepwell.cli.options import (
     Exit,
@@ -173,12 +173,7 @@ async def _signal_all(
 def _object(text: str | None) -> dict[str, Any]:
     if text is None:
         return {}
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise CommandError(
-            f"the payload is no JSON: {error}", hint="Write for example '{\"approved\": true}'."
-        ) from error
+    value = json_typed(text, "the payload", "Write for example '{\"approved\": true}'.")
     if not isinstance(value, dict):
         raise CommandError(
             f"the payload is {type(value).__name__}, not a JSON object",

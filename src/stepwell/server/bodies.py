@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 from starlette.requests import ClientDisconnect, Request
 
 from stepwell.authoring.document import MAX_BYTES, check_plain
+from stepwell.authoring.strict import KeyTwice, strict_json
 from stepwell.errors import DocumentError
 from stepwell.server.patience import patience_of
 from stepwell.server.problems import Problem
@@ -42,7 +43,9 @@ async def read_json(request: Request, *, optional: bool = False) -> Any:
             hint="Send the header Content-Type: application/json.",
         )
     try:
-        value = json.loads(data.decode("utf-8"), parse_constant=_no_constant)
+        value = strict_json(data.decode("utf-8"))
+    except KeyTwice as error:
+        raise _bad(f"the body means two things: {error}") from error
     except UnicodeDecodeError as error:
         raise _bad(f"the body is not UTF-8: {error.reason} at byte {error.start}") from error
     except RecursionError as error:
@@ -58,10 +61,6 @@ async def read_json(request: Request, *, optional: bool = False) -> Any:
 
 def _bad(detail: str) -> Problem:
     return Problem(400, "bad_json", detail)
-
-
-def _no_constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no JSON value")
 
 
 async def _read(request: Request) -> bytes:

@@ -70,7 +70,8 @@ async def signal(
     ] = None,
     idempotency_key: Key = None,
 ) -> Response:
-    """Send a run an event; it is kept, and may come before anyone waits for it."""
+    """Send a run an event; it is kept, and may come before anyone waits for it. What a state
+    machine is sent has to fit its Context; a field that it would drop is refused."""
     run_id = known_id(workflow_id)
     payload = await read_object(request)
     accepted = await service_of(request).signal(
@@ -102,7 +103,8 @@ async def broadcast(
         str | None, Query(description="Only to runs with this word.", json_schema_extra=shapes.WORD)
     ] = None,
 ) -> Response:
-    """Send every run that waits for it now an event."""
+    """Send every run that waits for it now an event; none, when it does not fit the Context of one
+    of them, or has a field that all of them would drop."""
     engine, name, payload = service_of(request).engine, event_name(name), await read_object(request)
     where: dict[str, Any] = {
         "workflow": word_of(definition, "definition"),
