@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import sqlite3
 import sys
@@ -26,7 +27,7 @@ from stepwell.errors import (
 from stepwell.stores.base import Snapshot
 from stepwell.stores.conformance import begin, journal, message, new, turn
 from stepwell.stores.digests import digest_of
-from stepwell.stores.sqlite import SQLiteStore
+from stepwell.stores.sqlite import SQLiteStore, connection
 from stepwell.stores.sqlite.connection import MIGRATIONS
 from stepwell.values import RunStatus
 
@@ -98,6 +99,26 @@ async def test_a_lock_that_ends_in_time_is_no_error(path: Path) -> None:
         other.execute("ROLLBACK")
     assert await creating == "a"
     await store.close()
+
+
+def test_time_in_which_the_process_stood_still_is_not_time_it_waited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever holds the lock stood still as well: the machine had halted."""
+    now = itertools.count(0.0, 60.0)
+    monkeypatch.setattr(connection.time, "monotonic", lambda: next(now))
+    tries = 0
+
+    def locked_once() -> str:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise error
+        return "done"
+
+    assert connection.retrying(locked_once, 5.0) == "done"
 
 
 async def test_a_full_disk_loses_nothing_that_was_kept(store: SQLiteStore, path: Path) -> None:

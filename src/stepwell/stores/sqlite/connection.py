@@ -27,6 +27,8 @@ OLDEST = (3, 37, 0)  # STRICT tables
 # A lock is tried for this often. SQLite's own waiting grows to 100 ms a try, which starves when the
 # other process writes without pause; a short step finds the gap between two of its transactions.
 _RETRY_SECONDS = 0.001
+# A try that took longer was not waiting: the machine stood still, and whoever holds the lock, too.
+_STOOD_STILL_SECONDS = 0.25
 # What the write-ahead log is cut back to after a burst, once it has been checkpointed.
 _LOG_LIMIT_BYTES = 64 * 1024 * 1024
 # In pages of 4096 bytes, SQLite's own choice, rows of two or three kilobytes would leave half of
@@ -39,15 +41,18 @@ T = TypeVar("T")
 
 def retrying(action: Callable[[], T], seconds: float) -> T:
     """Do `action`; while the database is locked, do it again, for up to `seconds`."""
-    deadline = time.monotonic() + seconds
+    waited, last = 0.0, time.monotonic()
     pause = threading.Event()
     while True:
         try:
             return action()
         except sqlite3.OperationalError as error:
-            if not is_locked(error) or time.monotonic() >= deadline:
+            if not is_locked(error) or waited >= seconds:
                 raise
         pause.wait(_RETRY_SECONDS)
+        now = time.monotonic()
+        waited += min(now - last, _STOOD_STILL_SECONDS)
+        last = now
 
 
 def connect_writer(path: Path, durability: Durability, busy_timeout: float) -> sqlite3.Connection:
