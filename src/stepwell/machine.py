@@ -31,6 +31,7 @@
 
 from __future__ import annotations
 
+from stepwell.authoring.machine.body import BrokenRule
 from stepwell.authoring.machine.context import get_context
 from stepwell.authoring.machine.decorators import event_workflow, on_fail, step, workflow
 from stepwell.authoring.machine.define import Retry
@@ -55,6 +56,7 @@ engine = WorkflowEngine()
 default_engine(engine)
 
 __all__ = [
+    "BrokenRule",
     "Retry",
     "RunSet",
     "StepExecution",

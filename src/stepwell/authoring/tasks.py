@@ -35,6 +35,8 @@ class TaskStatus(enum.StrEnum):
 class TaskFailed(Exception):
     """A task said that it failed, without an exception of its own."""
 
+    __module__ = "stepwell.tasks"  # where it is imported from; runs show it by this name
+
 
 class Task:
     """Base class of tasks. A new object is made for every attempt.

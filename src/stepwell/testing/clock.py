@@ -51,6 +51,8 @@ class NothingLeft(AssertionError):
     """The code under test waits for something that can never come: no timer is set, no thread or
     store is at work, and no task can go on."""
 
+    __module__ = "stepwell.testing"  # where it is imported from
+
 
 class VirtualClock:
     """The time of a test: stands still while code runs, jumps when there is nothing else to do.

@@ -90,6 +90,8 @@ class UnreconstructedException(Exception):
         original_type: qualified name of its class.
     """
 
+    __module__ = "stepwell.events"  # where it is imported from
+
     def __init__(self, message: str, *, original_type: str | None = None) -> None:
         super().__init__(message)
         self.original_type = original_type

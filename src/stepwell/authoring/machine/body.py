@@ -58,6 +58,8 @@ class MachineAttempt(StepAttempt, Protocol):
 class BrokenRule(WorkflowRuntimeError):
     """A step returned what no step may return: trying it again would not help."""
 
+    __module__ = "stepwell.machine"  # where it is imported from; runs show it by this name
+
 
 def start_message(
     machine: Machine, context: BaseModel | None, *, event: Json = None, plan: Json = None
