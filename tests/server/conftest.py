@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
@@ -18,6 +19,9 @@ from stepwell.runtime.engine import Startable
 from stepwell.server.serving import listen_on, serve
 from stepwell.server.settings import load
 from stepwell.tasks import BUILT_IN, TaskRegistry
+
+PATIENCE = 100.0
+"""Seconds after which something is said not to happen."""
 
 SAMPLE: dict[str, Any] = {
     "name": "sample_workflow",
@@ -80,22 +84,22 @@ async def api(tasks: TaskRegistry) -> AsyncGenerator[Api]:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    """Let the loop turn until something holds."""
-    for _ in range(100_000):
-        if holds():
-            return
-        await asyncio.sleep(0)
-    raise AssertionError("it never did")
+    """Let the loop turn until something holds; others may have to do something for it as well."""
+    async with asyncio.timeout(PATIENCE):
+        for turn in itertools.count():
+            if holds():
+                return
+            await asyncio.sleep(0 if turn < 1000 else 0.002)
 
 
 async def ended(api: httpx.AsyncClient, run_id: str) -> dict[str, Any]:
     """The run when it has ended."""
-    for _ in range(100_000):
-        shown = (await api.get(f"/api/workflow/{run_id}")).json()
-        if shown["ended"]:
-            return shown
-        await asyncio.sleep(0)
-    raise AssertionError("it never ended")
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            shown = (await api.get(f"/api/workflow/{run_id}")).json()
+            if shown["ended"]:
+                return shown
+            await asyncio.sleep(0)
 
 
 def tasks_of(shown: dict[str, Any]) -> list[dict[str, Any]]:

@@ -16,7 +16,8 @@ from typing import Any
 import httpx
 import pytest
 from tests.server.conftest import Api, events_of
-from tests.server.test_serve import CREATE, Served, free_port, refused
+from tests.server.test_serve import CREATE, Served, refused
+from tests.servers.ports import free_port
 from tests.servers.postgres import PostgresServer
 from tests.servers.postgres import begin as begin_server
 

@@ -5,16 +5,28 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
-from collections.abc import Generator
+import threading
+from collections.abc import Callable, Generator
 from pathlib import Path
 
+import httpx
 import pytest
-from tests.server.test_serve import CREATE, Serve, free_port, serve
+from tests.server.test_serve import CREATE, Serve, serve
+from tests.servers.ports import free_port
 from tests.servers.redis import RedisServer, begin
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills processes")
 __all__ = ["serve"]
+
+
+def answered(ask: Callable[[], httpx.Response]) -> httpx.Response:
+    """Ask until there is an answer: the service finds by itself that its store is back."""
+    for _ in range(1000):
+        answer = ask()
+        if answer.status_code != 503:
+            return answer
+        threading.Event().wait(0.05)
+    raise AssertionError(f"its store is not back for it: {answer.text}")
 
 
 def test_a_redis_that_is_lost_is_waited_for_and_nothing_is_lost(
@@ -45,10 +57,7 @@ def test_a_redis_that_is_lost_is_waited_for_and_nothing_is_lost(
         assert served.http.get("/healthz").status_code == 200
         assert served.http.post("/api/workflow", json=body).status_code == 503
         server.start()
-        for _ in range(200):
-            shown = served.http.get(f"/api/workflow/{run_id}")
-            if shown.status_code == 200:
-                break
+        shown = answered(lambda: served.http.get(f"/api/workflow/{run_id}"))
         assert shown.json()["status"] == "running"
         assert served.http.get("/readyz").json()["status"] == "ready"
         assert served.http.post(f"/api/workflow/{run_id}/cancel").status_code == 202
@@ -82,17 +91,15 @@ def test_a_redis_that_hangs_is_not_waited_for_and_nothing_is_started_twice(serve
         headers = {"Content-Type": "application/json", "Idempotency-Key": "k"}
         with halted(server):
             for _ in range(2):
-                began = time.monotonic()
                 late = served.http.post("/api/workflow", content=CREATE, headers=headers)
                 assert (late.status_code, late.json()["code"]) == (503, "store_unavailable")
-                assert time.monotonic() - began < 5.0
+                assert "did not answer within 0.5 s" in late.json()["detail"]
             assert served.http.get("/healthz").status_code == 200
             assert served.http.get("/readyz").status_code == 503
             assert served.http.get("/").status_code == 503
-        for _ in range(200):
-            answer = served.http.post("/api/workflow?wait=20", content=CREATE, headers=headers)
-            if answer.status_code != 503:
-                break
+        answer = answered(
+            lambda: served.http.post("/api/workflow?wait=20", content=CREATE, headers=headers)
+        )
         assert answer.json()["status"] == "completed"
         listed = served.http.get("/api/workflows").json()["workflows"]
         assert [run["workflow_id"] for run in listed] == [answer.json()["workflow_id"]]
@@ -127,9 +134,8 @@ def test_a_stream_outlives_its_redis_and_misses_nothing(serve: Serve, tmp_path: 
                 silent += line == ": still here"
                 if server.process is None and silent == 5:  # it stays while the store is away
                     server.start()
-                    for _ in range(200):
-                        if served.http.post(f"/api/workflow/{run_id}/cancel").status_code == 202:
-                            break
+                    said = answered(lambda: served.http.post(f"/api/workflow/{run_id}/cancel"))
+                    assert said.status_code == 202
                     silent = -10_000
         assert kinds[0] == "run.started"
         assert kinds[-1] == "run.ended"

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from click.testing import CliRunner
+from tests.servers.ports import free_port
 
 from stepwell.cli.main import cli
 
@@ -182,12 +183,6 @@ def test_runs_above_the_limit_queue_and_start_by_priority(serve: Serve, tmp_path
     for run_id in runs:
         served.http.get(f"/api/workflow/{run_id}/events")
     assert (tmp_path / "notes.txt").read_text() == "high\nnormal\nlow\n"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_redis_that_cannot_be_reached_is_replaced_by_memory_and_shouted_about(

@@ -18,7 +18,8 @@ from typing import Any
 import httpx
 import pytest
 from click.testing import CliRunner
-from tests.server.test_serve import CREATE, Serve, free_port, serve
+from tests.server.test_serve import CREATE, Serve, serve
+from tests.servers.ports import free_port
 
 from stepwell.cli.main import cli
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
 import subprocess
 import tempfile
 import uuid
@@ -17,6 +16,7 @@ import pytest
 from psycopg.errors import lookup
 from psycopg.sql import SQL, Identifier
 from tests.servers.needed import missing, program
+from tests.servers.ports import free_port
 from tests.servers.postgres import PATIENCE, PostgresServer, postgres, programs
 
 from stepwell.errors import (
@@ -220,12 +220,9 @@ async def test_options_of_tls_are_passed_on(certificate: Path, schema: str) -> N
         for name in ("key", "cert"):
             server.own(Path(shutil.copy(certificate / name, server.directory / name)))
         (server.directory / "key").chmod(0o600)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
         server.settings |= {
             "listen_addresses": "localhost",
-            "port": str(port),
+            "port": str(port := free_port()),
             "ssl": "on",
             "ssl_key_file": str(server.directory / "key"),
             "ssl_cert_file": str(server.directory / "cert"),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.servers.needed import program
+from tests.servers.ports import free_port
 from tests.servers.redis import Proxy, RedisServer, begin, redis
 
 from stepwell import Engine, StartEvent, StopEvent, Workflow, step
@@ -32,12 +33,6 @@ def own_server() -> Iterator[RedisServer]:
     server = begin(appendfsync="always")
     yield server
     server.remove()
-
-
-def free_port() -> str:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return str(found.getsockname()[1])
 
 
 # What its settings make of a write ---------------------------------------------------------------
@@ -136,7 +131,7 @@ async def test_a_failover_that_lost_acknowledged_writes_is_noticed(
     own_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The replica got no more of the last writes than the network let through."""
-    port = free_port()
+    port = str(free_port())
     own_server.say(f"CONFIG SET port {port}")
     own_server.say("CONFIG SET repl-diskless-sync-delay 0")
     replica = begin(appendfsync="always", replicaof=f"127.0.0.1 {port}")
@@ -181,7 +176,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tls_server(certificate: Path) -> Iterator[str]:
     """Where a server speaks TLS, and nothing else."""
-    port = free_port()
+    port = str(free_port())
     settings = {
         "tls-port": port,
         "tls-cert-file": str(certificate / "cert.pem"),
@@ -215,7 +210,7 @@ async def test_tls_on_one_side_only_is_an_error_with_a_way_out(
     monkeypatch.setattr(line, "CONNECT_SECONDS", 0.5)
     with pytest.raises(StoreUnavailable):
         await RedisStore(f"redis://localhost:{tls_server}").open()
-    port = free_port()
+    port = str(free_port())
     own_server.say(f"CONFIG SET port {port}")
     with pytest.raises(StoreUnavailable, match="said no TLS there"):
         await RedisStore(f"rediss://127.0.0.1:{port}").open()
@@ -225,7 +220,7 @@ async def test_tls_on_one_side_only_is_an_error_with_a_way_out(
 def sentinel(tmp_path: Path) -> Iterator[str]:
     """Where a Sentinel listens that watches nothing."""
     redis_server = program("redis-server")
-    port = free_port()
+    port = str(free_port())
     file = tmp_path / "sentinel.conf"
     file.write_text(f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\n")
     command = [redis_server, str(file), "--sentinel"]
@@ -253,7 +248,11 @@ async def test_a_sentinel_is_refused_with_a_way_out(sentinel: str) -> None:
 
 
 async def test_a_cluster_that_does_not_serve_the_slot_says_so() -> None:
-    settings = {"cluster-enabled": "yes", "port": free_port(), "cluster-port": free_port()}
+    settings = {
+        "cluster-enabled": "yes",
+        "port": str(free_port()),
+        "cluster-port": str(free_port()),
+    }
     server = begin(**settings)
     try:
         with pytest.raises(StoreUnavailable, match="not served") as raised:
