@@ -243,6 +243,22 @@ def explained(db: sqlite3.Connection, how: str, sql: str) -> list[tuple[object, 
     return db.execute(f"{how} {sql}", values).fetchall()  # pyright: ignore[reportArgumentType]
 
 
+async def test_a_run_that_its_creator_ends_takes_two_statements_a_commit(
+    store: SQLiteStore,
+) -> None:
+    seen: list[str] = []
+
+    def note(statement: str) -> None:
+        seen.append(statement.split(" (")[0].split(" SET")[0])
+
+    await store._write().submit(False, lambda db: db.set_trace_callback(note))
+    await begin(store, "a", b"1")
+    await store.commit(turn("a", b"2", status=RunStatus.COMPLETED, release=True))
+    await store._write().submit(False, lambda db: db.set_trace_callback(None))
+    both = [each for each in seen if each not in ("BEGIN IMMEDIATE", "COMMIT")]
+    assert both == ["INSERT INTO runs", "INSERT INTO journal", "UPDATE runs", "INSERT INTO journal"]
+
+
 async def test_the_usual_commit_touches_no_index_of_runs(store: SQLiteStore) -> None:
     code = await store._read(lambda db: explained(db, "EXPLAIN", SQL["advance"]))
     opcodes = {row[1] for row in code}

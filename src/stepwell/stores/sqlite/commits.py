@@ -54,6 +54,7 @@ class _Mark:
     seq: int
     status: str
     due: float | None
+    waits: bool = True  # whether it may be listed as waiting for something
 
 
 class Commits:
@@ -73,19 +74,21 @@ class Commits:
             existing = _find_key(db, commit.create)
             if existing is not None:
                 return existing
-            n, seq = self._begin(db, commit.create, commit), 0
+            mark, seq = self._begin(db, commit.create, commit), 0
         else:
-            n, seq = self._advance(db, commit)
+            mark, seq = self._advance(db, commit)
+        n = mark.n
         for data in rows:
             seq += 1
             db.execute(_APPEND_JOURNAL, (n, seq, commit.at, data))
         if commit.consumed:
             _consume(db, n, commit)
         if commit.status in _TERMINAL:
-            if commit.create is None:
+            if mark.waits:
                 db.execute(_WAIT_FOR_NOTHING, (n,))
         elif commit.waits is not None:
             _await(db, n, commit.waits)
+            mark.waits = True
         if commit.snapshot is not None:
             snapshot = commit.snapshot
             db.execute(_KEEP_SNAPSHOT, (n, snapshot.seq, snapshot.data.decode()))
@@ -97,8 +100,8 @@ class Commits:
             _keep_blobs(db, n, commit)
         return commit.run if commit.create is None else commit.create.id
 
-    def _advance(self, db: sqlite3.Connection, commit: Commit) -> tuple[int, int]:
-        """Check the fence and move the run's row on; its number and the seq it had."""
+    def _advance(self, db: sqlite3.Connection, commit: Commit) -> tuple[_Mark, int]:
+        """Check the fence and move the run's row on; the row as it is now, and the seq it had."""
         mark = self._marks.get(commit.run)
         if mark is None or mark.fence != commit.fence or not self._move(db, mark, commit):
             found = db.execute(_FIND_CLAIMED, (commit.run, commit.fence)).fetchone()
@@ -109,16 +112,19 @@ class Commits:
             if status in _TERMINAL and commit.status != status:
                 raise StoreError(f"run {commit.run} has ended as {status} and stays so")
             mark = _Mark(n, commit.fence, seq, status, due)
-            if len(self._marks) >= _MARKS:
-                self._marks.clear()
-            self._marks[commit.run] = mark
+            self._remember(commit.run, mark)
             if not self._move(db, mark, commit):
                 raise LeaseLost(commit.run)
         seq = mark.seq
         mark.seq += len(commit.rows)
         if commit.release or commit.status in _TERMINAL:
             self._marks.pop(commit.run, None)
-        return mark.n, seq
+        return mark, seq
+
+    def _remember(self, run: str, mark: _Mark) -> None:
+        if len(self._marks) >= _MARKS:
+            self._marks.clear()
+        self._marks[run] = mark
 
     @staticmethod
     def _move(db: sqlite3.Connection, mark: _Mark, commit: Commit) -> bool:
@@ -141,8 +147,8 @@ class Commits:
         mark.status, mark.due = status, due
         return True
 
-    def _begin(self, db: sqlite3.Connection, new: NewRun, commit: Commit) -> int:
-        """The row of a run whose creator claims it at once; the number of the row."""
+    def _begin(self, db: sqlite3.Connection, new: NewRun, commit: Commit) -> _Mark:
+        """The row of a run whose creator claims it at once."""
         owner = None if commit.release else commit.worker
         n = _insert(
             db, new, commit.status, len(commit.rows), 1, owner, commit.due, commit.at, commit.detail
@@ -151,7 +157,10 @@ class Commits:
             raise RunAlreadyExists(new.id)
         if new.start is not None:
             self._deliver(db, NewMessage(new.id, "start", new.start, new.at))
-        return n
+        mark = _Mark(n, 1, len(commit.rows), commit.status, commit.due, waits=False)
+        if owner is not None and commit.status not in _TERMINAL:
+            self._remember(new.id, mark)
+        return mark
 
     def create(self, db: sqlite3.Connection, new: NewRun) -> str:
         """See `Store.create`."""
