@@ -15,12 +15,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TypeGuard
 from urllib.parse import parse_qsl, unquote
 
 from stepwell.stores.base import Store
 from stepwell.stores.memory import MemoryStore
-from stepwell.stores.sqlite import Durability, SQLiteStore
 
 _PASSWORD = re.compile(r"(://[^:/@]*:).*@")
 _FILE_ENDINGS = (".db", ".sqlite", ".sqlite3")
@@ -48,7 +46,7 @@ def open_store(url: str | Store) -> Store:
     scheme, found, rest = url.partition("://")
     if not found:
         if url.endswith(_FILE_ENDINGS):
-            return SQLiteStore(url)
+            return _file(url, "power", url)
         raise _unknown(url)
     kind = _KINDS.get(scheme)
     if kind is None:
@@ -73,9 +71,16 @@ def _sqlite(url: str, location: str, options: dict[str, str]) -> Store:
     durability = options.pop("durability", "power")
     if options:
         raise ValueError(f"{url!r}: the only option of a SQLite store is durability=power|process")
-    if not _is_durability(durability):
+    return _file(location[1:], durability, url)
+
+
+def _file(path: str, durability: str, url: str) -> Store:
+    # Here and not above: who keeps runs in memory is not to wait for its import.
+    from stepwell.stores.sqlite import SQLiteStore
+
+    if durability not in ("power", "process"):
         raise ValueError(f"{url!r}: durability is power or process, not {durability}")
-    return SQLiteStore(location[1:], durability=durability)
+    return SQLiteStore(path, durability=durability)
 
 
 def _postgres(url: str) -> Store:
@@ -98,10 +103,6 @@ def _redis(url: str) -> Store:
             "a store on Redis needs redis-py: pip install 'stepwell[redis]'"
         ) from error
     return RedisStore(url)
-
-
-def _is_durability(word: str) -> TypeGuard[Durability]:
-    return word in ("power", "process")
 
 
 _KINDS: dict[str, Callable[[str, str, dict[str, str]], Store]] = {
