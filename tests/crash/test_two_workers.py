@@ -10,8 +10,9 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import sys
-import time
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -81,6 +82,27 @@ class Workers:
         rows = [line.split() for line in self.log.read_text().splitlines()]
         return [Line(float(at), who, run, int(n), key) for at, who, run, n, key in rows]
 
+    def end_lease(self, pid: int) -> None:
+        """As if the process had not renewed its lease for long; in real time that would be a lease
+        so short that a busy machine is late for it as well."""
+        with closing(sqlite3.connect(self.file, timeout=60.0)) as file, file:
+            file.execute("UPDATE workers SET until = 0 WHERE pid = ?", (pid,))
+
+    async def stop(self, process: asyncio.subprocess.Process) -> None:
+        """Freeze it, though not in a transaction: then nobody could write before it goes on."""
+        with closing(sqlite3.connect(self.file, timeout=1.0, isolation_level=None)) as file:
+            while True:
+                process.send_signal(signal.SIGSTOP)
+                await asyncio.sleep(0.1)
+                try:
+                    file.execute("BEGIN IMMEDIATE")
+                except sqlite3.OperationalError:
+                    process.send_signal(signal.SIGCONT)
+                    await asyncio.sleep(0.01)
+                else:
+                    file.execute("ROLLBACK")
+                    return
+
     async def until(self, begun: int) -> None:
         """Return when so many bodies have begun."""
         while not self.log.exists() or len(self.lines()) < begun:  # noqa: ASYNC110
@@ -121,44 +143,38 @@ async def check(workers: Workers) -> None:
 
 
 async def test_the_runs_of_a_killed_worker_go_on_at_once(tmp_path: Path) -> None:
-    async with Workers(tmp_path, lease=30.0) as workers:
+    async with Workers(tmp_path, lease=3600.0) as workers:
         a = await workers.begin("a", RUNS)
         await workers.until(RUNS * 2)
         a.kill()
         await a.wait()
-        killed = time.monotonic()
         await workers.begin("b")
-        await workers.until_all_ended()
+        await workers.until_all_ended()  # far from the end of the lease
         await check(workers)
-        resumed = min(line.at for line in workers.lines() if line.worker == "b")
-        assert resumed - killed < 10.0  # far from the lease; most of it is starting Python
 
 
 async def test_a_worker_that_is_there_already_takes_over_from_a_killed_one(tmp_path: Path) -> None:
-    async with Workers(tmp_path, lease=1.5) as workers:
+    async with Workers(tmp_path, lease=3600.0) as workers:
         await workers.begin("b")  # it is there before there is anything to do
         a = await workers.begin("a", RUNS)
         await workers.until(RUNS * 2)
         a.kill()
         await a.wait()
-        killed = time.monotonic()
+        workers.end_lease(a.pid)
         await workers.until_all_ended()
         await check(workers)
-        resumed = min(line.at for line in workers.lines() if line.worker == "b")
-        assert resumed - killed < 1.5 + 5.0  # a busy machine takes its time
 
 
 async def test_a_worker_that_stood_still_commits_nothing_of_what_it_lost(tmp_path: Path) -> None:
-    async with Workers(tmp_path, lease=0.6) as workers:
+    async with Workers(tmp_path, lease=3600.0) as workers:
         await workers.begin("b")  # it is there before there is anything to do
         a = await workers.begin("a", RUNS)
         await workers.until(RUNS * 2)
-        a.send_signal(signal.SIGSTOP)
-        stopped = time.monotonic()
+        await workers.stop(a)
         begun = len(workers.lines())
+        assert {line.worker for line in workers.lines()} == {"a"}
+        workers.end_lease(a.pid)
         await workers.until(begun + RUNS * 3)  # the other has taken over and is in the midst of it
-        resumed = min(line.at for line in workers.lines() if line.worker == "b")
-        assert 0.0 < resumed - stopped < 0.6 + 5.0
         a.send_signal(signal.SIGCONT)
         await workers.until_all_ended()
         await check(workers)
@@ -167,7 +183,7 @@ async def test_a_worker_that_stood_still_commits_nothing_of_what_it_lost(tmp_pat
 async def test_a_worker_that_stands_still_for_less_than_its_lease_keeps_its_runs(
     tmp_path: Path,
 ) -> None:
-    async with Workers(tmp_path, lease=20.0) as workers:
+    async with Workers(tmp_path, lease=3600.0) as workers:
         await workers.begin("b")  # it is there before there is anything to do
         a = await workers.begin("a", RUNS)
         await workers.until(RUNS * 2)

@@ -17,6 +17,7 @@ from stepwell.errors import StoreUnavailable
 from stepwell.server.service import Limits
 from stepwell.stores.memory import MemoryStore
 from stepwell.tasks import TaskRegistry
+from stepwell.testing import VirtualClock
 
 CREATE = "/api/workflow"
 
@@ -145,10 +146,12 @@ async def test_every_route_says_that_the_store_is_away_and_goes_on_when_it_is_ba
         assert (await ended(api, run_id))["status"] == "cancelled"
 
 
-async def test_a_stream_stays_while_the_store_is_away(tasks: TaskRegistry) -> None:
+async def test_a_stream_stays_while_the_store_is_away(
+    tasks: TaskRegistry, virtual_clock: VirtualClock
+) -> None:
     store = Hanging()
-    async with Engine(store) as engine:
-        api = Api(stepwell.asgi(engine, tasks=tasks, patience=0.5, heartbeat=0.001))
+    async with virtual_clock.engine(store) as engine:
+        api = Api(stepwell.asgi(engine, tasks=tasks, patience=0.5, heartbeat=0.1))
         run_id = (await api.post(CREATE, json=api.slow())).json()["workflow_id"]
         reading = asyncio.create_task(api.get(f"{CREATE}/{run_id}/events"))
         await until(lambda: api.app.state.stepwell.feeds.readers == 1)
@@ -161,8 +164,10 @@ async def test_a_stream_stays_while_the_store_is_away(tasks: TaskRegistry) -> No
         assert text.count("event: run.ended") == 1
 
 
-async def test_waiting_for_the_end_may_take_longer_than_an_answer(tasks: TaskRegistry) -> None:
-    async with Engine("memory://") as engine:
+async def test_waiting_for_the_end_may_take_longer_than_an_answer(
+    tasks: TaskRegistry, virtual_clock: VirtualClock
+) -> None:
+    async with virtual_clock.engine("memory://") as engine:
         api = Api(stepwell.asgi(engine, tasks=tasks, patience=0.5))
         answer = await api.post(CREATE, params={"wait": 0.7}, json=api.slow())
         assert answer.status_code == 202
@@ -199,7 +204,7 @@ async def test_a_body_that_is_shorter_than_it_says_is_not_waited_for(site: Begin
 
 
 async def test_a_body_that_is_longer_than_it_says_is_not_taken_for_more(site: Begin) -> None:
-    line = await (await site()).line()
+    line = await (await site(patience=60.0)).line()
     body = json.dumps(SAMPLE)
     line.say(HEAD + f"Content-Length: {len(body)}\r\n\r\n{body}more of it\r\n\r\n")
     status, _, answer = await line.answer()
@@ -218,7 +223,7 @@ async def test_a_length_that_is_none_is_refused(site: Begin, length: str) -> Non
 
 
 async def test_a_chunked_body_over_the_limit_is_cut_off(site: Begin) -> None:
-    line = await (await site(patience=5.0)).line()
+    line = await (await site(patience=60.0)).line()
     line.say(HEAD + "Transfer-Encoding: chunked\r\n\r\n")
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
     for _ in range(17):
@@ -304,7 +309,7 @@ async def test_a_reader_that_does_not_read_is_dropped_and_holds_nobody_up(
 
 @pytest.mark.parametrize("path", ["/healthz", "/", "/api/workflows", "/api/workflow/ID/events"])
 async def test_a_head_is_asked_for_like_the_whole(site: Begin, path: str) -> None:
-    where = await site(patience=10.0)
+    where = await site(patience=60.0)
     run_id = await where.running()
     async with httpx.AsyncClient(base_url=where.url, timeout=100) as client:
         answer = await client.head(path.replace("ID", run_id))
@@ -330,7 +335,7 @@ async def test_an_idle_stream_is_no_slow_reader(site: Begin) -> None:
 
 
 async def test_500_idle_readers_cost_little_and_are_all_let_go_of(site: Begin) -> None:
-    where = await site(patience=5.0)
+    where = await site(patience=60.0)
     run_id = await where.running()
     feeds = where.app.state.stepwell.feeds
     lines = [await where.line() for _ in range(500)]
