@@ -74,13 +74,24 @@ CREATE = """{
 
 
 FAILING = """
+import logging
+
 from stepwell.tasks import task
+
+
+@task("says")
+def says() -> None:
+    logging.getLogger(__name__).info("a word\\nof two lines", extra={"order": 7})
 
 
 @task("boom")
 async def boom() -> None:
     raise ValueError("bad luck")
 """
+
+
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+TIMED = re.compile(MOMENT.pattern + r" (INFO   |WARNING|DEBUG  ) [\w.]+ ")
 
 
 class Served:
@@ -99,9 +110,9 @@ class Served:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self.said += line
-            if line.startswith("ready"):
+            if line.startswith("ready") or '"message": "ready"' in line:
                 break
-        found = re.search(r"serving\s+(http://\S+)/docs", self.said)
+        found = re.search(r"serving\s+(http://[^\s\"]+)/docs", self.said)
         assert found is not None, self.said
         self.url = found[1]
         self.http = httpx.Client(base_url=self.url, timeout=100)
@@ -211,16 +222,57 @@ def test_what_tasks_say_is_logged_and_every_request_when_asked_for(
     says = {"name": "log", "params": {"message": "hello"}}
     step = {"execution_type": "sequential", "tasks": [says, {"name": "task_a"}]}
     body = {"name": "says", "steps": [step]}
-    assert served.http.post("/api/workflow?wait=10", json=body).json()["status"] == "completed"
+    run = served.http.post("/api/workflow?wait=10", json=body).json()
+    assert run["status"] == "completed"
     served.process.terminate()
     assert served.process.stderr is not None
     lines = served.process.stderr.read().splitlines()
-    assert [line for line in lines if line.startswith("task ")] == [
-        "task log: hello",
-        "task task_a: runs with {}",
+    about = f"run={run['workflow_id']}"
+    assert [line.partition(" ")[2] for line in lines if " stepwell.tasks." in line] == [
+        f"INFO    stepwell.tasks.log {about} hello",
+        f"INFO    stepwell.tasks.task_a {about} runs with {{}}",
     ]
+    assert all(TIMED.match(line) for line in lines)
     asked = [line for line in lines if "POST /api/workflow?wait=10" in line]
     assert len(asked) == bool(debug)
+
+
+def test_for_collectors_every_line_is_an_object(serve: Serve) -> None:
+    """From the first on, whoever logs: the service, tasks, a user's own module, the server."""
+    served = serve("--tasks", "failing", STEPWELL_LOG_FORMAT="json", STEPWELL_PROT="1")
+    steps = [{"execution_type": "sequential", "tasks": [{"name": "says"}, {"name": "boom"}]}]
+    body = {"name": "fails", "steps": steps}
+    run = served.http.post("/api/workflow?wait=10", json=body).json()["workflow_id"]
+    with socket.create_connection(("127.0.0.1", served.http.base_url.port or 0)) as line:
+        line.sendall(b"nonsense\r\n\r\n")
+        line.recv(10)
+    served.process.terminate()
+    assert served.process.stderr is not None
+    rows = [json.loads(line) for line in (served.said + served.process.stderr.read()).splitlines()]
+    assert {row["level"] for row in rows} == {"info", "warning"}
+    assert all(MOMENT.fullmatch(row["time"]) for row in rows)
+    assert {row["logger"] for row in rows} >= {"stepwell.serve", "stepwell", "failing"}
+    assert [row["message"] for row in rows if row["logger"] == "stepwell.serve"] == [
+        "the variable STEPWELL_PROT means nothing to stepwell; did you mean STEPWELL_PORT?",
+        f"serving {served.url}/docs",
+        "ready",
+        "stopping: takes up nothing more, lets steps end (again: ends at once)",
+        "stopped",
+    ]
+    said, failed = [row for row in rows if row.get("run") == run]
+    assert (said["logger"], said["message"], said["step"], said["order"]) == (
+        "failing",
+        "a word\nof two lines",
+        "steps.0.says",
+        7,
+    )
+    assert (failed["event"], failed["step"], failed["workflow"]) == (
+        "step.failed",
+        "steps.0.boom",
+        "document",
+    )
+    assert failed["error"] == "builtins.ValueError: bad luck"
+    assert "failing.py" in failed["trace"]
 
 
 def test_why_a_task_failed_is_logged_with_its_trace_once(serve: Serve) -> None:
@@ -238,6 +290,8 @@ def test_why_a_task_failed_is_logged_with_its_trace_once(serve: Serve) -> None:
     assert said.count(f"step.failed run={run['workflow_id']}") == 1
     assert said.count("failing.py") == 1
     assert said.count("ValueError: bad luck") == 2
+    # What goes on over several lines is indented: what begins at the left edge is a record.
+    assert all(TIMED.match(line) for line in said.splitlines() if not line.startswith("  "))
 
 
 def refused(folder: Path, *options: str, **environment: str) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import sys
 from typing import Any, cast
 
 import click
+from rich.console import Console
 
 from stepwell.authoring.tasks import tasks
 from stepwell.cli import output
@@ -16,7 +18,7 @@ from stepwell.cli.engines import end_now, run_steps
 from stepwell.cli.errors import CommandError
 from stepwell.cli.interrupts import Interrupts
 from stepwell.cli.load import load_all
-from stepwell.cli.logs_handler import console_logging
+from stepwell.cli.log_lines import OF_SERVICE, LogFormat, service_log
 from stepwell.cli.options import Duration, Exit, shared_options
 from stepwell.cli.options import settings as shared
 from stepwell.server.http_task import http_request
@@ -30,6 +32,8 @@ from stepwell.server.serving import (
     serve as serve_until,
 )
 from stepwell.server.settings import Settings, load, strangers, words_of
+
+logger = logging.getLogger(OF_SERVICE)
 
 
 def serve_options(command: Any) -> Any:
@@ -60,6 +64,10 @@ def serve_options(command: Any) -> Any:
                 help="Do not fall back to memory when Redis can't be reached.",
             ),
             click.option("--lease", type=Duration(), metavar="TIME", help="15s; as of workers."),
+            click.option(
+                "--log-format", type=click.Choice(["text", "json"]),
+                help="text; json for collectors: an object a line.",
+            ),
             click.option(
                 "--drain-seconds", type=Duration(), metavar="TIME", help="30s; as of workers."
             ),
@@ -101,10 +109,10 @@ async def _serve(wanted: Settings) -> Exit:
     with (
         Interrupts(signal.SIGINT, signal.SIGTERM, second=_die) as interrupts,
         contextlib.redirect_stdout(sys.stderr),  # what tasks print
-        console_logging(console, tasks=True, requests=wanted.debug),
+        service_log(console, wanted.log_format, _modules(wanted), wanted.debug),
     ):
         for line in strangers():
-            console.print(line, style="yellow", soft_wrap=True)
+            logger.warning(line)
         load_tasks(words_of(wanted.tasks), tasks)
         if hosts := words_of(wanted.http_hosts):
             try:
@@ -119,26 +127,38 @@ async def _serve(wanted: Settings) -> Exit:
             host, port = listening.getsockname()[:2]
             address = f"[{host}]" if ":" in host else host
             service = app.state.stepwell
-            output.facts(
-                console,
-                [
-                    ("serving", f"http://{address}:{port}/docs"),
-                    ("console", f"http://{address}:{port}/"),
-                    ("store", f"{opened.engine.url} (durability: {service.durability()})"),
-                    ("tasks", ", ".join(tasks.names())),
-                    ("workflows", ", ".join(service.definitions())),
-                    ("token", "needed" if wanted.token else "none is needed"),
-                ],
-            )
-            console.print("ready", style="green")
+            facts = {
+                "serving": f"http://{address}:{port}/docs",
+                "console": f"http://{address}:{port}/",
+                "store": f"{opened.engine.url} (durability: {service.durability()})",
+                "tasks": ", ".join(tasks.names()),
+                "workflows": ", ".join(service.definitions()),
+                "token": "needed" if wanted.token else "none is needed",
+            }
+            _greet(console, wanted.log_format, facts)
             await serve_until(wanted, app, listening, interrupts.asked)
-            console.print("stopping: takes up nothing more, lets steps end (again: ends at once)")
+            logger.info("stopping: takes up nothing more, lets steps end (again: ends at once)")
             await opened.engine.stop(wanted.drain_seconds)
-            console.print("stopped")
+            logger.info("stopped")
         finally:
             listening.close()
             await opened.engine.stop(0.0)
     return Exit.OK
+
+
+def _modules(wanted: Settings) -> list[str]:
+    """The modules of the user's, whose loggers are heard from INFO on."""
+    return [word.partition(":")[0] for word in words_of(f"{wanted.tasks},{wanted.app}")]
+
+
+def _greet(console: Console, format: LogFormat, rows: dict[str, str]) -> None:
+    """Say what is served, where and how: to people, or in records like all others."""
+    if format == "json":
+        logger.info("serving %s", rows["serving"], extra=rows)
+        logger.info("ready")
+    else:
+        output.facts(console, rows.items())
+        console.print("ready", style="green")
 
 
 def _die(_number: int) -> None:

@@ -81,13 +81,19 @@ def watchers_for(_program: Program) -> list[Watcher]:
 class Telemetry:
     """Tells listeners and the log what a run does."""
 
-    __slots__ = ()
+    __slots__ = ("_failing",)
+
+    def __init__(self) -> None:
+        # When it is told the run counts the next attempt already, or has forgotten the work.
+        self._failing: dict[str, Any] = {}
 
     def begun(self, run: ActiveRun, attempt: Attempt) -> None:
         self._tell(run, "step.started", **_of(attempt))
 
     def finished(self, run: ActiveRun, attempt: Attempt, outcome: Outcome) -> None:
-        if not isinstance(outcome, Fail):
+        if isinstance(outcome, Fail):
+            self._failing = _of(attempt)
+        else:
             self._tell(run, "step.finished", **_of(attempt))
 
     def decided(self, run: ActiveRun, entry: Entry) -> None:
@@ -96,14 +102,10 @@ class Telemetry:
                 until = entry.not_before
                 self._tell(run, "step.queued", step=entry.step, work=entry.id, until=until)
             case AttemptFailed():
-                work = run.run.work.get(entry.id)
-                name = "step.failed" if entry.retry_at is None else "step.retrying"
                 self._tell(
                     run,
-                    name,
-                    work=entry.id,
-                    step=work.step if work is not None else None,
-                    attempt=work.attempt if work is not None else None,
+                    "step.failed" if entry.retry_at is None else "step.retrying",
+                    **self._of_failed(run, entry.id),
                     error=f"{entry.error.type}: {entry.error.message}",
                     retry_at=entry.retry_at,
                     cause=entry.error.live,
@@ -145,6 +147,14 @@ class Telemetry:
                 self._tell(run, "run.resumed", worker=entry.worker)
             case _:
                 return
+
+    def _of_failed(self, run: ActiveRun, id: int) -> dict[str, Any]:
+        """Which attempt it was, as far as that is known."""
+        failing, self._failing = self._failing, {}
+        if failing.get("work") == id:
+            return failing
+        work = run.run.work.get(id)
+        return {"work": id} if work is None else {"step": work.step, "work": id}
 
     def idle(self, run: ActiveRun) -> None:
         """Waiting is told by the waits."""

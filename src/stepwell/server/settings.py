@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 from dotenv import dotenv_values
@@ -77,6 +77,9 @@ class Settings(BaseSettings):
     heartbeat: float = Field(15.0, gt=0, description="Seconds between signs of life of streams.")
     patience: float = Field(
         10.0, gt=0, description="Seconds that callers, readers and the store have to do their part."
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="How the log is written: for people, or a JSON object a line."
     )
     debug: bool = Field(False, description="Log more, and every request.")
 

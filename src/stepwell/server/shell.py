@@ -14,7 +14,6 @@ import contextlib
 import hmac
 import logging
 import time
-import traceback
 from collections.abc import Callable, Collection
 
 from starlette.datastructures import Headers
@@ -100,9 +99,7 @@ class Shell:
             late = isinstance(error, TimeoutError) and patience.is_over
             problem = patience.problem() if late else problem_of(error)
             if problem is None:
-                # The trace is text of the message: handlers that show no traces show this one.
-                trace = traceback.format_exc()
-                logger.error("%s %s failed\n%s", scope["method"], scope["path"], trace)
+                logger.exception("%s %s failed", scope["method"], scope["path"])
                 problem = Problem(
                     500,
                     "internal_error",

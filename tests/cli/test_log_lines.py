@@ -1,0 +1,88 @@
+"""The lines of a service's log."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from stepwell.cli.log_lines import LogFormat, service_log
+
+
+class Log:
+    """A log that is written into a text."""
+
+    def __init__(self) -> None:
+        self.file = io.StringIO()
+
+    def open(self, format: LogFormat, *modules: str, debug: bool = False) -> Any:
+        return service_log(Console(file=self.file), format, modules, debug)
+
+    @property
+    def lines(self) -> list[str]:
+        return self.file.getvalue().splitlines()
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> Log:
+    monkeypatch.setattr("time.gmtime", lambda *_: (2026, 5, 1, 12, 30, 0, 4, 121, 0))
+    return Log()
+
+
+def test_text_cannot_pretend_to_be_another_record(log: Log) -> None:
+    with log.open("text"):
+        logging.getLogger("mine").warning("one\n2026 two\r\x1b[31m\tthree\x00\u2028four")
+    head, more = log.lines
+    assert head.startswith("2026-05-01T12:30:00.")
+    assert head.endswith("Z WARNING mine one")
+    assert more == "  2026 two\\r\\x1b[31m\\tthree\\x00\\u2028four"
+
+
+def test_which_run_a_record_names_is_a_field_of_it(log: Log) -> None:
+    with log.open("json"):
+        logging.getLogger("stepwell").warning("run %s: taken over by %s", "r1", "w2")
+        logging.getLogger("stepwell").warning("%s is no run", "r1")
+    first, second = map(json.loads, log.lines)
+    assert (first["run"], first["message"]) == ("r1", "run r1: taken over by w2")
+    assert "run" not in second
+
+
+def test_values_that_json_has_no_word_for_are_written_as_texts(log: Log) -> None:
+    with log.open("json"):
+        logging.getLogger("mine").error("no", extra={"where": {1}, "at": 1.5})
+    (row,) = map(json.loads, log.lines)
+    assert (row["where"], row["at"], row["level"]) == ("{1}", 1.5, "error")
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_a_trace_belongs_to_its_record(log: Log, format: LogFormat) -> None:
+    with log.open(format):
+        try:
+            raise ValueError("bad luck")
+        except ValueError:
+            logging.getLogger("mine").exception("it failed")
+    if format == "json":
+        (row,) = map(json.loads, log.lines)
+        assert row["trace"].endswith("ValueError: bad luck")
+    else:
+        assert [line for line in log.lines if not line.startswith("  ")] == log.lines[:1]
+        assert log.lines[-1] == "  ValueError: bad luck"
+
+
+def test_from_which_level_on_depends_on_whose_it_is(log: Log) -> None:
+    def speak() -> None:
+        for name in ("theirs", "mine", "mine.part", "stepwell", "stepwell.tasks.x"):
+            logging.getLogger(name).info(name)
+
+    with log.open("text", "mine"):
+        speak()
+    assert [line.split()[2] for line in log.lines] == ["mine", "mine.part", "stepwell.tasks.x"]
+    with log.open("text", debug=True):
+        speak()
+    assert [line.split()[2] for line in log.lines[3:]] == ["stepwell", "stepwell.tasks.x"]
+    speak()  # it is as it was before
+    assert len(log.lines) == 5
