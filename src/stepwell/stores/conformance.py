@@ -38,7 +38,7 @@ from stepwell.stores.base import (
 from stepwell.stores.digests import digest_of
 from stepwell.values import RunStatus
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 """Seconds after which something that should happen at once is said not to happen."""
 
 QUEUED, RUNNING, WAITING = RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING
