@@ -57,7 +57,7 @@ def die(how: str) -> None:
     elif how == "leave":
         sys.exit(5)
     os.kill(os.getpid(), signal.Signals[how])
-    time.sleep(60)  # noqa: TID251 - the signal comes first
+    time.sleep(1000)  # noqa: TID251 - the signal comes first
 
 
 def hang(path: str, held: object = None) -> None:
@@ -65,7 +65,7 @@ def hang(path: str, held: object = None) -> None:
     part = Path(f"{path}.part")
     part.write_text(str(os.getpid()))
     part.replace(path)
-    time.sleep(60)  # noqa: TID251 - it is killed long before
+    time.sleep(1000)  # noqa: TID251 - it is killed long before
 
 
 def spin(path: str) -> None:

@@ -26,6 +26,7 @@ import pytest
 from tests.runtime import pool_work as work
 
 from stepwell.errors import ExecutionRefused
+from stepwell.runtime import pools as runtime_pools
 from stepwell.runtime.child import Child
 from stepwell.runtime.pools import Pools, check_process_step
 
@@ -45,8 +46,8 @@ async def pools(threads: int = 4, processes: int = 2) -> AsyncIterator[Pools]:
         made.close()
 
 
-async def until(true: Callable[[], object], seconds: float = 100) -> None:
-    async with asyncio.timeout(seconds):
+async def until(true: Callable[[], object]) -> None:
+    async with asyncio.timeout(100):
         while not true():  # noqa: ASYNC110 - other threads and processes tell nobody
             await asyncio.sleep(0.01)
 
@@ -84,6 +85,7 @@ def ours() -> list[threading.Thread]:
 
 
 def left_behind() -> tuple[int, int, int]:
+    gc.collect()  # or what earlier tests left to it would be closed in between
     return len(os.listdir("/proc/self/fd")), len(ours()), len(children())
 
 
@@ -446,12 +448,14 @@ async def test_a_hundred_megabytes_do_not_hold_up_the_loop() -> None:
     big = bytes(100_000_000)
     async with pools(processes=1) as own:
         parts: list[float] = []
-        for _ in range(3):  # a busy machine holds up the loop as well, but not each time
+        for _ in range(20):  # a busy machine holds up the loop as well, but not each time
             value, part = await held_up(own.in_process(work.echo, {"x": big}, "s"))
             assert value == big
             parts.append(part)
-        # To copy it once is a tenth of it all, and nothing takes longer.
-        assert min(parts) < 0.34
+            # To copy it once is a tenth of it all, and nothing takes longer.
+            if part < 0.34:
+                return
+        pytest.fail(f"the loop was held up for these parts of the time: {parts}")
 
 
 # --- closing -------------------------------------------------------------------------------------
@@ -499,7 +503,8 @@ async def test_neither_kills_nor_refusals_leak(tmp_path: Path) -> None:
         assert left_behind() == before
 
 
-async def test_closing_does_not_wait_for_a_busy_thread() -> None:
+async def test_closing_does_not_wait_for_a_busy_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime_pools, "GRACE_SECONDS", 1000.0)
     began, release = threading.Event(), threading.Event()
 
     def hang() -> None:
@@ -509,9 +514,8 @@ async def test_closing_does_not_wait_for_a_busy_thread() -> None:
     own = Pools("test")
     task = asyncio.create_task(own.in_thread(hang, {}, "s"))
     await until(began.is_set)
-    start = time.perf_counter()
     own.close()
-    assert time.perf_counter() - start < 1
+    assert ours()[0].is_alive()  # who waits for it finds it ended, after its minute
     release.set()
     await task
     await until(lambda: ours() == [])
@@ -679,18 +683,18 @@ ORPHANS = """
         second = asyncio.create_task(own.in_process(work.spin, {{"path": sys.argv[2]}}, "s"))
         idle = await own.in_process(work.pid, {{}}, "s")
         {fork}
-        print(idle, flush=True)
+        print(idle, copy, flush=True)
         await asyncio.gather(first, second)
 
     if __name__ == "__main__":
         asyncio.run(main())
 """
 # A copy of the parent holds its ends of all pipes open, so that they say nothing of its death.
-FORK = "import os; os.fork() or (os.close(1), __import__('time').sleep(10), os._exit(0))"
+FORK = "import os; copy = os.fork() or (os.close(1), __import__('time').sleep(1000), os._exit(0))"
 
 
 @needs_proc
-@pytest.mark.parametrize("fork", ["pass", FORK], ids=["alone", "forked"])
+@pytest.mark.parametrize("fork", ["copy = 0", FORK], ids=["alone", "forked"])
 async def test_a_killed_parent_leaves_no_orphan(tmp_path: Path, fork: str) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     parent = subprocess.Popen(  # noqa: ASYNC220 - it only forks
@@ -701,11 +705,14 @@ async def test_a_killed_parent_leaves_no_orphan(tmp_path: Path, fork: str) -> No
     )
     assert parent.stdout is not None
     with parent.stdout:
-        pids = [int(parent.stdout.readline()), await pid_in(one), await pid_in(two)]
+        idle, copy = map(int, parent.stdout.readline().split())
+        pids = [idle, await pid_in(one), await pid_in(two)]
         assert all(exists(pid) for pid in pids)
         parent.kill()
         parent.wait(60)
-    await until(lambda: not any(_alive(pid) for pid in pids), seconds=2.5 if fork == FORK else 2)
+    await until(lambda: not any(_alive(pid) for pid in pids))
+    if copy:
+        os.kill(copy, signal.SIGKILL)
 
 
 def test_ctrl_c_in_a_terminal_prints_no_stack_of_a_child(tmp_path: Path) -> None:
