@@ -76,6 +76,42 @@ def test_an_error_says_what_and_whose_and_what_to_do(run_cli: Cli, url: str) -> 
     assert not Path(url.removeprefix("sqlite:///")).exists()
 
 
+MISUNDERSTOOD = [
+    (("ls", "--nope"), "No such option '--nope'", "stepwell ls [OPTIONS]"),
+    (("show",), "Missing argument 'RUN'", "stepwell show [OPTIONS] RUN"),
+    (("ls", "-n", "many"), "'many' is no whole number from 1 to 1000", "stepwell ls"),
+    (("ls", "-n", "0"), "'0' is no whole number from 1 to 1000", "stepwell ls"),
+    (("fork", "r", "--seq", "0"), "'0' is no whole number from 1", "stepwell fork"),
+    (("frob",), "No such command 'frob'", "stepwell [OPTIONS] COMMAND"),
+    (("--nope",), "No such option '--nope'", "stepwell [OPTIONS] COMMAND"),
+    (("db", "frob"), "No such command 'frob'", "stepwell db [OPTIONS] COMMAND"),
+    (("signal", "r", "e", "{}", "--all"), "give RUN, EVENT and its fields", "stepwell signal"),
+]
+
+
+@pytest.mark.parametrize(("args", "what", "usage"), MISUNDERSTOOD)
+def test_what_was_not_understood_is_said_like_any_other_error(
+    run_cli: Cli, args: tuple[str, ...], what: str, usage: str
+) -> None:
+    said = run_cli(*args, code=2)
+    assert said.out == ""
+    first, fault, todo, more = said.err.splitlines()
+    assert first.startswith("error  ")
+    assert what in first
+    assert fault == "fault  what was asked for"
+    assert todo.startswith(f"to do  Usage: {usage}")
+    assert more.endswith("--help` says more.")
+
+
+@pytest.mark.parametrize("args", [("ls", "--nope", "--json"), ("--json", "ls", "--nope")])
+def test_with_json_what_was_not_understood_is_json(run_cli: Cli, args: tuple[str, ...]) -> None:
+    said = run_cli(*args, code=2)
+    assert said.out == ""
+    error = json.loads(said.err)["error"]
+    assert (error["code"], error["whose"], error["exit"]) == ("usage", "user", 2)
+    assert "--nope" in error["message"]
+
+
 def test_with_json_the_error_is_json_on_standard_error(run_cli: Cli, url: str) -> None:
     said = run_cli("ls", "--json", "--store", url, code=4)
     assert said.out == ""

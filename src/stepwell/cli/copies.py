@@ -12,7 +12,14 @@ from stepwell.cli.engines import find_run, looking, run_async
 from stepwell.cli.errors import CommandError
 from stepwell.cli.inputs import input_of
 from stepwell.cli.load import load_all
-from stepwell.cli.options import app_option, server_option, settings, shared_options, store_option
+from stepwell.cli.options import (
+    Whole,
+    app_option,
+    server_option,
+    settings,
+    shared_options,
+    store_option,
+)
 from stepwell.errors import WorkflowRuntimeError
 from stepwell.runtime.engine import Engine
 from stepwell.runtime.handler import WorkflowHandler
@@ -71,7 +78,7 @@ async def _retry(given: str, new_id: str | None, app: tuple[str, ...], url: str)
 
 @click.command()
 @click.argument("run")
-@click.option("--seq", type=click.IntRange(1), metavar="ROW", help="Copy this many journal rows.")
+@click.option("--seq", type=Whole(1), metavar="ROW", help="Copy this many journal rows.")
 @click.option("--step", metavar="STEP", help="Copy up to where this step last began.")
 @click.option("--input", "given", metavar="JSON|@FILE", help="Fields to go on with instead.")
 @click.option("-i", "fields", multiple=True, metavar="KEY=VALUE", help="One such field.")

@@ -10,6 +10,8 @@ import json
 import traceback
 from typing import cast
 
+import click
+
 from stepwell.cli import output
 from stepwell.cli.options import Exit, settings
 from stepwell.errors import (
@@ -103,23 +105,30 @@ def report(error: BaseException) -> Exit | None:
     message = error.message if isinstance(error, StepwellError) else str(error)
     whose = str(getattr(error, "whose", "user"))
     hint = str(getattr(error, "hint", ""))
-    options = settings()
-    console = output.stderr()
-    if options.debug:
+    if settings().debug:
         traceback.print_exception(error)
-    if options.json:
-        said = {
-            "error": {
-                "code": str(getattr(error, "code", "error")),
-                "message": message,
-                "whose": whose,
-                "hint": hint,
-                "exit": int(code),
-            }
-        }
-        console.file.write(json.dumps(said, ensure_ascii=False) + "\n")
-        return code
+    name = str(getattr(error, "code", "error"))
+    _say(name, message, whose, hint, code, settings().json)
+    return code
+
+
+def misunderstood(error: click.ClickException, as_json: bool) -> Exit:
+    """Say on standard error why a command was not understood; returns what to end with."""
+    ctx = error.ctx if isinstance(error, click.UsageError) else None
+    hint = ""
+    if ctx is not None:
+        usage = " ".join(ctx.get_usage().split())
+        hint = f"{usage}\n`{ctx.command_path} --help` says more."
+    _say("usage", error.format_message(), "user", hint, Exit.USAGE, as_json)
+    return Exit.USAGE
+
+
+def _say(name: str, message: str, whose: str, hint: str, code: Exit, as_json: bool) -> None:
+    console = output.stderr()
+    if as_json:
+        said = {"code": name, "message": message, "whose": whose, "hint": hint, "exit": int(code)}
+        console.file.write(json.dumps({"error": said}, ensure_ascii=False) + "\n")
+        return
     output.facts(
         console, [("error", message), ("fault", _FAULT.get(whose, whose)), ("to do", hint)]
     )
-    return code

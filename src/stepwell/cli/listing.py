@@ -9,7 +9,14 @@ import click
 from stepwell.cli import output
 from stepwell.cli.engines import find_run, looking, run_async, workflow_named
 from stepwell.cli.errors import CommandError
-from stepwell.cli.options import Moment, server_option, settings, shared_options, store_option
+from stepwell.cli.options import (
+    Moment,
+    Whole,
+    server_option,
+    settings,
+    shared_options,
+    store_option,
+)
 from stepwell.cli.waits import told
 from stepwell.runtime.views import RunInfo
 from stepwell.values import RunStatus
@@ -30,7 +37,7 @@ _STATUSES = [status.value for status in RunStatus]
 @click.option("--parent", metavar="RUN", help="Only children of this run.")
 @click.option("--correlation", metavar="WORD", help="Only runs with this correlation.")
 @click.option("--since", type=Moment(), metavar="TIME", help="Only runs made since (2h, a date).")
-@click.option("-n", "--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+@click.option("-n", "--limit", type=Whole(1, 1000), default=20, show_default=True)
 @click.option("--after", metavar="CURSOR", help="The next page: what the last one ended with.")
 @store_option
 @server_option

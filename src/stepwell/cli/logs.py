@@ -12,7 +12,7 @@ from stepwell.authoring.words import MOVED, ON_FAIL, is_hidden, step_said, tag_s
 from stepwell.cli import output
 from stepwell.cli.engines import find_run, looking, run_async
 from stepwell.cli.narrative import error, message
-from stepwell.cli.options import server_option, settings, shared_options, store_option
+from stepwell.cli.options import Whole, server_option, settings, shared_options, store_option
 from stepwell.cli.waits import asked
 from stepwell.kernel.journal import (
     AttemptExpired,
@@ -53,7 +53,9 @@ _STYLES = {
 @click.argument("run")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
 @click.option("--events", is_flag=True, help="Only what the run publishes, asks and ends with.")
-@click.option("--after", type=int, default=0, metavar="ROW", help="Leave out rows up to this one.")
+@click.option(
+    "--after", type=Whole(), default=0, metavar="ROW", help="Leave out rows up to this one."
+)
 @store_option
 @server_option
 @shared_options

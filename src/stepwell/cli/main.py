@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import io
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -97,6 +98,24 @@ class Commands(click.Group):
             close = _close(args[0])
             meant = f" Did you mean {close!r}?" if close else ""
             raise click.UsageError(f"No such command {args[0]!r}.{meant}", ctx) from None
+
+    def main(self, args: Sequence[str] | None = None, *more: Any, **others: Any) -> Any:
+        """As click's, but that what was not understood is said as all other errors are."""
+        given = list(sys.argv[1:] if args is None else args)
+        if not others.pop("standalone_mode", True):
+            return super().main(given, *more, standalone_mode=False, **others)
+        try:
+            code = super().main(given, *more, standalone_mode=False, **others)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            code = error.exit_code
+        except click.ClickException as error:
+            from stepwell.cli.errors import misunderstood  # as above
+
+            code = misunderstood(error, "--json" in given)
+        except click.Abort:
+            code = 130
+        sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -131,6 +131,24 @@ def app_option(command: F) -> F:
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
+class Whole(click.IntRange):
+    """A whole number, between bounds if there are any."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            found = int(value)
+        except ValueError:
+            found = None
+        low, high = self.min, self.max
+        small = found is not None and low is not None and found < low
+        large = found is not None and high is not None and found > high
+        if found is None or small or large:
+            bounds = f" from {low}" if low is not None else ""
+            bounds += f" to {high}" if high is not None else ""
+            self.fail(f"{value!r} is no whole number{bounds}", param, ctx)
+        return found
+
+
 class Duration(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] - since 8.5
     """A length of time: `90`, `90s`, `15m`, `2h`, `30d`. In seconds."""
 

@@ -32,6 +32,7 @@ from stepwell.cli.logs_handler import console_logging
 from stepwell.cli.options import (
     Duration,
     Exit,
+    Whole,
     one_place,
     server_option,
     settings,
@@ -81,7 +82,7 @@ _CANCEL_GRACE = 10.0
     "--key", metavar="KEY", help="A second start with the same key gives the first's run."
 )
 @click.option("--correlation", metavar="WORD", help="A word of yours to find the run by.")
-@click.option("--priority", type=int, default=0, help="Higher is taken up first by workers.")
+@click.option("--priority", type=Whole(), default=0, help="Higher is taken up first by workers.")
 @click.option("--detach", is_flag=True, help="Only start it, and leave it to workers.")
 @click.option("--timeout-wait", type=Duration(), metavar="TIME", help="Wait no longer than this.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")

@@ -10,7 +10,7 @@ from stepwell.cli import output
 from stepwell.cli.engines import looking, run_async
 from stepwell.cli.errors import CommandError
 from stepwell.cli.load import load_one
-from stepwell.cli.options import Moment, settings, shared_options, store_option
+from stepwell.cli.options import Moment, Whole, settings, shared_options, store_option
 from stepwell.runtime.engine import Engine
 from stepwell.runtime.schedules import ScheduleInfo
 from stepwell.values import utc
@@ -118,7 +118,7 @@ def resume(workflow: str, store: str) -> None:
 @click.argument("target", metavar="MODULE[:WORKFLOW]")
 @click.option("--since", type=Moment(), required=True, metavar="TIME", help="From (2d, a date).")
 @click.option("--until", type=Moment(), metavar="TIME", help="To; now, if it is left out.")
-@click.option("-n", "--limit", type=click.IntRange(1), default=1000, show_default=True)
+@click.option("-n", "--limit", type=Whole(1), default=1000, show_default=True)
 @store_option
 @shared_options
 def backfill(target: str, since: float, until: float | None, limit: int, store: str) -> None:

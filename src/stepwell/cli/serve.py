@@ -19,7 +19,7 @@ from stepwell.cli.errors import CommandError
 from stepwell.cli.interrupts import Interrupts
 from stepwell.cli.load import load_all
 from stepwell.cli.log_lines import OF_SERVICE, LogFormat, service_log
-from stepwell.cli.options import Duration, Exit, shared_options
+from stepwell.cli.options import Duration, Exit, Whole, shared_options
 from stepwell.cli.options import settings as shared
 from stepwell.server.http_task import http_request
 from stepwell.server.serving import (
@@ -41,7 +41,7 @@ def serve_options(command: Any) -> Any:
     for option in reversed(
         (
             click.option("--host", metavar="ADDRESS", help="127.0.0.1; others need a token."),
-            click.option("--port", type=click.IntRange(0, 65535), help="8000; 0: a free one."),
+            click.option("--port", type=Whole(0, 65535), help="8000; 0: a free one."),
             click.option("--store", metavar="URL", help="sqlite:///stepwell.db, or as REDIS_HOST."),
             click.option("--tasks", multiple=True, metavar="MODULE", help="Tasks for documents."),
             click.option(
@@ -53,11 +53,11 @@ def serve_options(command: Any) -> Any:
                 "--allow-host", multiple=True, metavar="NAME", help="A host name to answer to."
             ),
             click.option(
-                "--max-concurrent-workflows", type=click.IntRange(1), metavar="N",
+                "--max-concurrent-workflows", type=Whole(1), metavar="N",
                 help="More are queued, by priority.",
             ),
             click.option(
-                "--max-queue", type=click.IntRange(1), metavar="N", help="More are refused."
+                "--max-queue", type=Whole(1), metavar="N", help="More are refused."
             ),
             click.option(
                 "--require-store", is_flag=True, default=None,
