@@ -81,6 +81,33 @@ def test_what_can_never_come_is_an_error_that_names_who_waits() -> None:
         clock.run(waits_for_ever())
 
 
+def test_a_machine_that_halts_does_not_use_up_the_patience() -> None:
+    """The thread that is waited for halts with it, and has its turn when both go on."""
+    halts = 0
+
+    async def main() -> str:
+        loop = asyncio.get_running_loop()
+        selector = loop._selector._real  # type: ignore[attr-defined]
+        said = loop.create_future()
+        select = selector.select
+
+        def halting(timeout: float) -> object:
+            nonlocal halts
+            if timeout > 0 and halts == 0:
+                halts += 1
+                threading.Thread(
+                    target=loop.call_soon_threadsafe, args=(said.set_result, "at last")
+                ).start()
+                return []  # as if all the time had passed
+            return select(timeout)
+
+        selector.select = halting
+        return await said
+
+    assert run_virtual(main) == "at last"
+    assert halts == 1
+
+
 def test_advance_lets_time_pass_and_what_it_brings_be_done() -> None:
     async def main(clock: VirtualClock) -> list[str]:
         done: list[str] = []

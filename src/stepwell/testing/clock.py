@@ -47,6 +47,10 @@ _NETWORK = 0.05
 """Real seconds that open transports get to say something before time jumps."""
 
 
+_PARTS = 20
+"""Of the clock's patience."""
+
+
 class NothingLeft(AssertionError):
     """The code under test waits for something that can never come: no timer is set, no thread or
     store is at work, and no task can go on."""
@@ -410,10 +414,19 @@ class _Jumping(selectors.BaseSelector):
             if events:
                 return events
         if not loop.pass_time(timeout):
-            events = self._real.select(0 if loop.clock.over() else loop.clock.patience)
+            events = self._real.select(0) if loop.clock.over() else self._wait()
             if not events:
                 raise loop.hopeless()
         return events
+
+    def _wait(self) -> list[tuple[selectors.SelectorKey, int]]:
+        """What comes while there is patience. In small parts: a machine that halts for long uses up
+        one of them, and the threads that are waited for have the others."""
+        for _ in range(_PARTS):
+            events = self._real.select(self._loop.clock.patience / _PARTS)
+            if events:
+                return events
+        return []
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         return self._real.register(fileobj, events, data)
