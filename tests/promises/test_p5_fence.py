@@ -16,6 +16,7 @@ import logging
 import os
 import signal
 import sqlite3
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -120,8 +121,12 @@ async def new_owner(path: Path, child: Child) -> list[Any]:
 
 def test_a_process_that_was_stopped_beyond_its_lease_keeps_nothing(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
-    with begin(partial(old_owner, path, 0.2)) as child:
+    # A lease of milliseconds would be renewed all the time, and who is stopped in the midst of that
+    # holds the file; so it is a long one that is over when it has been stopped.
+    with begin(partial(old_owner, path, 3600.0)) as child:
         child.stopped()
+        with closing(sqlite3.connect(path)) as file, file:
+            file.execute("UPDATE workers SET until = 0")
         assert asyncio.run(new_owner(path, child)) == ["new", "new, twice"]
 
 

@@ -443,16 +443,17 @@ def test_an_accepted_cancel_survives_the_death_of_the_process(
         store = SQLiteStore(path, durability="process", on_write=on_write)
         begun = asyncio.Event()
         stop = listen(lambda name, told: begun.set() if "Grandchild" in str(told) else None)
-        async with Engine(store, FAMILY, poll=60.0) as engine:
+        async with Engine(store, FAMILY, poll=3600.0, lease=3600.0) as engine:
             handler = await engine.start(FAMILY[0], run_id="parent", waits=False)
             await begun.wait()
-            seen = -1
-            while seen != len(writes):  # the others begin, and then nothing is written any more
+            seen, quiet = -1, 0
+            while quiet < 10:  # the others begin, and then nothing is written any more
+                quiet = quiet + 1 if seen == len(writes) else 0
                 seen = len(writes)
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(0.04)
             left.append(number)
             await engine.cancel(handler.run_id)
-            await asyncio.sleep(10.0)
+            await asyncio.sleep(1000.0)
         stop()
 
     assert live(dies).killed
