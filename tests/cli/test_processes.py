@@ -307,7 +307,7 @@ def test_a_fan_out_is_drawn_with_a_bar(start: Start) -> None:
 
 
 def test_the_end_of_input_leaves_a_question_open(start: Start) -> None:
-    terminal = Terminal(start, "run", "shop:Ask", "--timeout-wait", "0.5", env={})
+    terminal = Terminal(start, "run", "shop:Ask", "--timeout-wait", "2", env={})
     terminal.read_until("> ")
     terminal.type("\x04")
     terminal.read_until("not done within")

@@ -31,7 +31,7 @@ from stepwell.testing.crash import RUN, Life, Play
 from stepwell.values import derived_id
 
 SIDE_BY_SIDE = 3
-SECONDS = 30
+SECONDS = 200
 """That a life may take in real time."""
 
 

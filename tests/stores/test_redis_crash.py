@@ -24,7 +24,7 @@ SCRIPT = Path(__file__).parent / "scripts" / "redis_worker.py"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(stepwell.__file__).parent.parent)}
 RUNS = 700
 KILLS = 4
-SILENCE = 40.0
+SILENCE = 150.0
 """Seconds after which workers that say nothing new are taken to stand still."""
 
 
