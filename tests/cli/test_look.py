@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.cli.conftest import Cli, finish, parked_run, waiting_run
+from rich.console import Console
+from tests.cli.conftest import Cli, finish, kept, parked_run, waiting_run
 
+from stepwell import Engine
+from stepwell.cli import output
+from stepwell.document import Documents
 from stepwell.values import RunStatus
 
 
@@ -83,13 +88,58 @@ def test_an_unknown_workflow_is_not_found_and_the_known_are_named(runs: str, run
     assert "There are runs of shop.Ask, shop.Broken, shop.Buy, shop.Slow." in error
 
 
-def test_a_narrow_listing_cuts_and_never_wraps(
-    runs: str, run_cli: Cli, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("columns", [60, 70])
+def test_a_narrow_listing_keeps_what_matters_and_never_wraps(
+    runs: str, run_cli: Cli, monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "60")
+    wide = run_cli("ls").out
+    assert max(map(len, wide.splitlines())) > 70
+    monkeypatch.setenv("COLUMNS", str(columns))
     lines = run_cli("ls").out.splitlines()
-    assert len(lines) == 6
-    assert max(map(len, lines)) <= 60
+    assert max(map(len, lines)) <= columns
+    rows = [line for line in lines if not line.startswith(" ")]
+    ids = [line.split()[0] for line in wide.splitlines()]
+    assert [row.split()[0] for row in rows] == ids  # whole, to be copied
+    assert "  ValueError: no good" in lines
+    assert "  for HumanResponseEvent (colour)" in lines
+
+
+def test_of_a_name_that_is_too_long_the_end_is_kept() -> None:
+    file = io.StringIO()
+    console = Console(file=file, width=29)
+    rows = [("r1", "myapp.flows.orders.Report"), ("r2", "a sentence that has no end.")]
+    output.table(console, ("run", "workflow"), rows, give=(1,))
+    assert file.getvalue().splitlines()[1:] == [
+        "r1   …app.flows.orders.Report",
+        "r2   a sentence that has no…",
+    ]
+
+
+def test_a_document_goes_by_its_name(run_cli: Cli, url: str) -> None:
+    steps = [{"execution_type": "sequential", "tasks": [{"name": "task_a"}]}]
+
+    async def begin(engine: Engine) -> None:
+        for name, run_id in (("monthly", "m1"), ("daily", "d1")):
+            document = {"name": name, "steps": steps}
+            handler = await engine.start(
+                "document", document=document, run_id=run_id, correlation=name
+            )
+            await handler
+
+    kept(url, begin, Documents())
+    at = ("--store", url)
+    assert [line.split()[2] for line in run_cli("ls", *at).out.splitlines()[1:]] == [
+        "daily",
+        "monthly",
+    ]
+    rows = run_cli("ls", "-w", "monthly", "--json", *at).json["runs"]
+    assert [(row["id"], row["workflow"], row["correlation"]) for row in rows] == [
+        ("m1", "document", "monthly")
+    ]
+    assert len(run_cli("ls", "-w", "document", "--json", *at).json["runs"]) == 2
+    assert "There are runs of document." in run_cli("ls", "-w", "yearly", *at, code=3).err
+    assert "workflow     monthly " in run_cli("show", "m1", *at).out
+    assert "m1  monthly  completed" in run_cli("why", "m1", *at).out
 
 
 # --- finding runs --------------------------------------------------------------------------------

@@ -43,20 +43,20 @@ def config(**given: Any) -> None:
             }
         )
         return
-    styles = {"default": "dim"}
+    # The value is last: a long one is not cut, and makes room for itself alone.
     output.table(
         output.stdout(),
-        ("setting", "value", "from", "variable", "what it is for"),
+        ("setting", "variable", "from", "value", "what it is for"),
         [
             (
                 row.name,
-                row.value,
-                Text(row.source, styles.get(row.source, "green")),
                 row.variable,
-                row.purpose,
+                Text(row.source.partition(" ")[0], "dim" if row.source == "default" else "green"),
+                row.value,
+                Text(row.purpose, "dim"),
             )
             for row in rows
         ],
-        give=(4, 1),
+        below=4,
     )
     output.stdout().print(f"runs are kept in {url}", soft_wrap=True)

@@ -6,10 +6,12 @@ import time
 
 import click
 
+from stepwell.authoring.document_run import NAME
 from stepwell.cli import output
 from stepwell.cli.engines import find_run, looking, run_async, workflow_named
 from stepwell.cli.errors import CommandError
 from stepwell.cli.options import (
+    Exit,
     Moment,
     Whole,
     server_option,
@@ -18,6 +20,7 @@ from stepwell.cli.options import (
     store_option,
 )
 from stepwell.cli.waits import told
+from stepwell.runtime.engine import Engine
 from stepwell.runtime.views import RunInfo
 from stepwell.values import RunStatus
 
@@ -25,7 +28,9 @@ _STATUSES = [status.value for status in RunStatus]
 
 
 @click.command()
-@click.option("-w", "--workflow", metavar="NAME", help="Only runs of this workflow.")
+@click.option(
+    "-w", "--workflow", metavar="NAME", help="Only runs of this workflow, or of this document."
+)
 @click.option(
     "-s",
     "--status",
@@ -68,7 +73,7 @@ async def _ls(
 ) -> None:
     async with looking(url) as engine:
         if workflow is not None:
-            workflow = await workflow_named(engine, workflow)
+            workflow, correlation = await _meant(engine, workflow, correlation)
         if parent is not None:
             parent = (await find_run(engine, parent)).id
         try:
@@ -98,6 +103,19 @@ async def _ls(
         said.print(f"more: stepwell ls --after {cursor}", style="dim", soft_wrap=True)
 
 
+async def _meant(engine: Engine, given: str, correlation: str | None) -> tuple[str, str | None]:
+    """The workflow that was typed, and the correlation; that of a document is its name."""
+    try:
+        return await workflow_named(engine, given), correlation
+    except CommandError as error:
+        if error.exit is not Exit.NOT_FOUND or correlation is not None:
+            raise
+        found, _ = await engine.list(workflow=NAME, correlation=given, limit=1)
+        if not found:
+            raise
+        return NAME, given
+
+
 def _wanted(given: tuple[str, ...]) -> list[RunStatus] | None:
     found: list[RunStatus] = []
     for word in given:
@@ -125,7 +143,7 @@ def _print(runs: list[RunInfo]) -> None:
         (
             run.id,
             run.status.value,
-            run.workflow,
+            output.name_of(run),
             output.ago(run.created, now),
             output.span((run.ended or now) - run.created) if run.ended else "",
             about(run),
@@ -134,7 +152,7 @@ def _print(runs: list[RunInfo]) -> None:
     ]
     console = output.stdout()
     header = ("run", "status", "workflow", "created", "took", "about")
-    output.table(console, header, rows, give=(5, 2))
+    output.table(console, header, rows, give=(5, 2), below=5)
 
 
 def about(run: RunInfo) -> str:

@@ -21,8 +21,10 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
+from stepwell.authoring.document_run import NAME
 from stepwell.cli.options import settings
 from stepwell.runtime.history import plain
+from stepwell.runtime.views import RunInfo
 from stepwell.values import Json
 
 _UNLIMITED = 100_000
@@ -166,16 +168,28 @@ def table(
     rows: Sequence[Sequence[str | Text]],
     *,
     give: Sequence[int] = (),
+    below: int | None = None,
     indent: int = 0,
 ) -> None:
-    """Columns side by side, as wide as their contents; on a narrow terminal the columns `give`
-    are cut, in that order, down to eight cells each. Words of state get their colour."""
+    """Columns side by side, as wide as their contents; words of state get their colour.
+
+    Where there is no room for all of them, on a narrow terminal, the column `below` has lines of
+    its own, under each row; if that is not enough the columns `give` are cut, in that order, down
+    to eight cells each. Names with dots in them lose their beginning then, all else its end.
+    """
     cells = [[c if isinstance(c, Text) else _styled(c) for c in row] for row in rows]
     widths = [
         max(cell_len(header[n]), *(cell_len(row[n].plain) for row in cells)) if cells else 0
         for n in range(len(header))
     ]
     over = indent + sum(widths) + 2 * (len(widths) - 1) - console.width
+    under: list[Text] = []
+    if over > 0 and below is not None:
+        over -= widths[below] + 2
+        header = [*header[:below], *header[below + 1 :]]
+        under = [row.pop(below) for row in cells]
+        widths.pop(below)
+        give = [n - (n > below) for n in give if n != below]
     for column in give:
         if over > 0:
             less = min(over, max(0, widths[column] - 8))
@@ -183,8 +197,10 @@ def table(
             over -= less
     if any(header):
         _print(console, [Text(h.upper(), style="dim") for h in header], widths, indent)
-    for row in cells:
+    for n, row in enumerate(cells):
         _print(console, row, widths, indent)
+        if under and under[n].plain:
+            _print(console, [under[n]], [console.width - indent - 2], indent + 2)
 
 
 def _print(console: Console, row: Sequence[Text], widths: Sequence[int], indent: int) -> None:
@@ -192,11 +208,20 @@ def _print(console: Console, row: Sequence[Text], widths: Sequence[int], indent:
     for cell, width in zip(row, widths, strict=True):
         shown = cell
         if cell_len(cell.plain) > width:
-            shown = Text(cut(cell.plain, width), style=cell.style)
+            shown = Text(_shortened(cell.plain, width), style=cell.style)
         line.append_text(shown)
         line.append(" " * (width - cell_len(shown.plain) + 2))
     line.rstrip()
     console.print(line, soft_wrap=True)
+
+
+def _shortened(text: str, most: int) -> str:
+    """A cell in less room. The end of a workflow's name says more than the packages before it."""
+    if "." not in text or not all(part.isidentifier() for part in text.split(".")):
+        return cut(text, most)
+    while cell_len(text) >= most:
+        text = text[1:]
+    return f"…{text}"
 
 
 def _styled(text: str) -> Text:
@@ -240,6 +265,11 @@ def fact(console: Console, name: str, value: str | Text, width: int) -> None:
 def _wrapped(text: str, width: int) -> list[str]:
     lines = textwrap.wrap(text, max(20, width), break_on_hyphens=False, break_long_words=False)
     return lines or [""]
+
+
+def name_of(run: RunInfo) -> str:
+    """What a run is a run of: its document, or else its workflow."""
+    return run.correlation if run.workflow == NAME and run.correlation else run.workflow
 
 
 def error_text(error: Mapping[str, Json] | None) -> str:

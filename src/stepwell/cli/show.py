@@ -91,7 +91,7 @@ def _facts(
     sentence = "" if info.status.terminal else why.sentence
     return [
         ("run", info.id),
-        ("workflow", f"{info.workflow} {info.version}".strip()),
+        ("workflow", f"{output.name_of(info)} {info.version}".strip()),
         ("status", Text(status, output.STYLES.get(status, ""))),
         ("why", sentence),
         ("created", created),

@@ -45,7 +45,9 @@ async def _why(given: str, app: tuple[str, ...], url: str) -> None:
     console = output.stdout()
     status = why.status.value
     console.print(
-        Text.assemble(info.id, "  ", info.workflow, "  ", (status, output.STYLES.get(status, "")))
+        Text.assemble(
+            info.id, "  ", output.name_of(info), "  ", (status, output.STYLES.get(status, ""))
+        )
     )
     again = how_to_retry(info, url)
     output.facts(console, [("why", why.sentence), ("again", output.command(again))])
