@@ -680,6 +680,36 @@ def test_times_between_microseconds(part: float) -> None:
     made.stop()
 
 
+LEFT_RUNNING = """
+from stepwell.machine import WorkflowEngine
+
+class Engine(WorkflowEngine):
+    def stop(self):
+        from concurrent.futures import ThreadPoolExecutor
+        with ThreadPoolExecutor(1) as pool:
+            print("pools are", pool.submit(str, "there").result())
+        super().stop()
+
+engine = Engine("sqlite:///runs.db")
+print(len(engine.runs))
+"""
+
+
+def test_an_engine_that_is_left_running_is_stopped_before_the_pools_it_reads_with(
+    tmp_path: Path,
+) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", LEFT_RUNNING],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert (ran.stdout, ran.stderr) == ("0\npools are there\n", "")
+
+
 FORKED = """
 import multiprocessing
 from pydantic import BaseModel

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import concurrent.futures.thread  # noqa: F401 # pyright: ignore[reportUnusedImport] # see `_stop_all`
 import logging
 import os
 import threading
@@ -44,7 +45,12 @@ _running: weakref.WeakSet[WorkflowEngine] = weakref.WeakSet()
 
 
 def _stop_all() -> None:
-    """Python exits: what still runs is stopped."""
+    """Python exits: what still runs is stopped.
+
+    Functions of `atexit` run when the thread pools are gone, and an engine needs them until it has
+    stopped. Functions of `threading` run in the opposite order of their registration: the module of
+    the pools, which registers its own, has to be loaded first.
+    """
     for engine in tuple(_running):
         engine.stop()
 
@@ -63,7 +69,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_all)
 
 
-# Functions of `atexit` run when the thread pools are gone, and an engine needs them to stop.
 getattr(threading, "_register_atexit", atexit.register)(_stop_all)
 
 
