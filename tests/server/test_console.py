@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import re
+import shlex
 import threading
 from html.parser import HTMLParser
 from typing import Any
+from urllib.parse import quote
 
+import httpx
 import pytest
 from fastapi import FastAPI
+from pydantic import BaseModel
 from tests.server.conftest import SAMPLE, Api, ended
 from tests.server.test_routes import Asking
 
@@ -18,11 +23,27 @@ import stepwell
 from stepwell import Engine
 from stepwell.authoring.drawing import draw
 from stepwell.errors import StoreUnavailable
+from stepwell.machine import complete, get_context, step, wait, workflow
 from stepwell.server.shown import Reader
 from stepwell.tasks import TaskRegistry
+from stepwell.values import RunStatus
 
 CREATE = "/api/workflow"
 EVIL = "</code></pre></title><script>alert(1)</script><img src=x onerror=alert(2)>'\"&{{7*7}}"
+
+
+@workflow("console-held")
+class Held:
+    class Context(BaseModel):
+        by: str = ""
+
+    @step(start=True)
+    def hold(self):
+        return wait.for_signal("go on")
+
+    @step()
+    def done(self):
+        return complete(by=get_context().by)
 
 
 class Page(HTMLParser):
@@ -34,12 +55,15 @@ class Page(HTMLParser):
         self.links: list[str] = []
         self.attributes: list[str] = []
         self.text = ""
+        self.blocks: list[str] = []
         self._hidden = False
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self._hidden = tag == "style"
+        if tag == "pre":
+            self.blocks.append("")
         self.attributes += [name for name, _ in attrs]
         self.links += [value or "" for name, value in attrs if name in ("href", "src")]
 
@@ -49,6 +73,8 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if not self._hidden:
             self.text += f"{data} "
+        if self.lasttag == "pre" and self.blocks:
+            self.blocks[-1] += data
 
 
 async def page(api: Api, path: str, **given: Any) -> Page:
@@ -70,7 +96,9 @@ async def test_the_console_shows_counts_and_runs_and_links_to_them(api: Api) -> 
     shown = await page(api, "/")
     assert f"stepwell {stepwell.__version__}" in shown.text
     assert "durability: none" in shown.text
-    assert re.search(r"workflow\s+completed\s+failed\s+document\s+1\s+1", shown.text)
+    assert re.search(
+        r"workflow\s+completed\s+failed\s+document\s+\(of all names\)\s+1\s+1", shown.text
+    )
     assert re.search(r"failed\s+failing\s+" + failed + r"\s+\d+ s\s+boom", shown.text)
     assert re.search(r"completed\s+sample_workflow\s+" + done, shown.text)
     assert {f"/runs/{done}", f"/runs/{failed}", "/docs"} <= set(shown.links)
@@ -155,6 +183,74 @@ async def test_a_run_that_waits_says_for_what(tasks: TaskRegistry) -> None:
             r"Waits for.*q\s+HumanResponseEvent\s+20\S+ \S+ UTC\s+20", shown.text, re.DOTALL
         )
         await engine.cancel(run.run_id)
+
+
+def copied(shown: Page) -> list[tuple[list[str], list[str]]]:
+    """The commands and the requests of a run's page, as a shell takes them."""
+    pairs = [block.split("\n\n") for block in shown.blocks if block.startswith("stepwell ")]
+    return [(shlex.split(one), shlex.split(two.replace("\\\n", " "))) for one, two in pairs]
+
+
+async def sent(api: Api, curl: list[str], **fields: Any) -> httpx.Response:
+    """What the request is answered, with a value filled in."""
+    assert curl[:3] == ["curl", "-X", "POST"]
+    headers = dict(curl[n + 1].split(": ") for n, word in enumerate(curl) if word == "-H")
+    body = None
+    if "-d" in curl:
+        body = json.dumps({**json.loads(curl[curl.index("-d") + 1]), **fields})
+    return await api.post(curl[3], content=body, headers=headers)
+
+
+async def test_a_run_that_waits_for_a_person_says_what_to_copy(tasks: TaskRegistry) -> None:
+    odd = 'it\'s "mine"; $(rm) `x`'
+    async with Engine("memory://", [Asking(workflow_name="asking"), Held]) as engine:
+        api = Api(stepwell.asgi(engine, tasks=tasks))
+        await engine.start("asking", topic="x", run_id=odd)
+        await engine.start("console-held", run_id="held")
+        for run_id in (odd, "held"):
+            while not (await engine.get(run_id)).waits:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        ((command, curl),) = copied(await page(api, f"/runs/{quote(odd)}"))
+        assert command == ["stepwell", "answer", odd, "q", "VALUE", "--server", "http://test"]
+        assert json.loads(curl[-1]) == {"answer": "VALUE", "question": "q"}
+        assert (await sent(api, curl, answer="ships")).status_code == 202
+        assert "ships" in str((await ended(api, quote(odd)))["result"])
+        ((command, curl),) = copied(await page(api, "/runs/held"))
+        assert command[:5] == ["stepwell", "signal", "held", "go on", "{...}"]
+        assert (await sent(api, curl, by="ada")).status_code == 202
+        shown = await ended(api, "held")
+        assert shown["result"] == {"by": "ada"}
+        assert copied(await page(api, "/runs/held")) == []
+
+
+async def test_a_parked_run_says_how_it_is_let_go_on(tasks: TaskRegistry) -> None:
+    async with Engine("memory://", [Held]) as engine:
+        api = Api(stepwell.asgi(engine, tasks=tasks, token="hush"))
+        await engine.start("console-held", run_id="held")
+        await engine.park("held", "the paint is out")
+        while (await engine.get("held")).status is not RunStatus.PARKED:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        known = {"Authorization": "Bearer hush"}
+        shown = await page(api, "/runs/held", headers=known)
+        command, curl = copied(shown)[0]
+        assert command == ["stepwell", "resume", "held", "--server", "http://test"]
+        assert curl[4:] == ["-H", "Authorization: Bearer $STEPWELL_TOKEN"]
+        assert "hush" not in shown.text
+        assert "variable STEPWELL_TOKEN" in shown.text
+        assert (await api.post(curl[3], headers=known)).status_code == 202
+
+
+async def test_documents_are_found_by_their_names(api: Api) -> None:
+    for name in ("monthly", "daily & <more>"):
+        body = {**api.document({"name": "task_a"}), "name": name}
+        run_id = (await api.post(f"{CREATE}?wait=10", json=body)).json()["workflow_id"]
+    shown = await page(api, "/")
+    assert re.search(r"document\s+\(of all names\)\s+2", shown.text)
+    one = await page(api, f"/runs/{run_id}")
+    (link,) = [link for link in one.links if "name=" in link]
+    found = await page(api, link)
+    assert "Runs: name daily & <more>" in re.sub(r"\s+", " ", found.text)
+    assert len([link for link in found.links if link.startswith("/runs/")]) == 2  # of one row
 
 
 async def test_nothing_breaks_out_of_a_page(tasks: TaskRegistry) -> None:

@@ -14,6 +14,7 @@ from rich.text import Text
 from stepwell.authoring.words import MOVED, step_said, wanted
 from stepwell.cli import output
 from stepwell.cli.options import DEFAULT_STORE, settings
+from stepwell.runtime.answering import command
 from stepwell.runtime.history import plain
 from stepwell.runtime.views import RunInfo, WaitInfo
 from stepwell.values import Json, RunStatus
@@ -38,12 +39,7 @@ def asked(question: object) -> str:
 
 def how_to_answer(run_id: str, wait: WaitInfo) -> str:
     """The command that answers a wait."""
-    if wait.question is not None or wait.event == "HumanResponseEvent":
-        return f"stepwell answer {run_id} {shlex.quote(wait.id)} VALUE"
-    given = "{...}"
-    if wait.where:  # nothing else would do
-        given = json.dumps(wait.where, ensure_ascii=False)[:-1] + ", ...}"
-    return f"stepwell signal {run_id} {shlex.quote(str(wait.event))} {shlex.quote(given)}"
+    return command(run_id, wait.to_json())
 
 
 def told(wait: WaitInfo) -> str:

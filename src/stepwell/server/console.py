@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Annotated, Any, cast
 from urllib.parse import urlencode
 
@@ -17,16 +16,19 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse, Response
 
 from stepwell._version import __version__
+from stepwell.authoring.document_run import NAME
 from stepwell.authoring.words import MOVED, wanted
 from stepwell.errors import StepwellError
-from stepwell.runtime.views import RunInfo, WaitInfo
+from stepwell.runtime.views import RunInfo
 from stepwell.server.bodies import word_of
 from stepwell.server.markup import Html, el, joined, page, table
 from stepwell.server.paths import part_of
+from stepwell.server.phrases import age, cut, in_utc, said_at, why_in_short
 from stepwell.server.problems import Problem, problem_of
 from stepwell.server.routes import known_id, links_of, runs_of, service_of
 from stepwell.server.shown import summary
-from stepwell.values import RunStatus, utc
+from stepwell.server.ways import ways_on
+from stepwell.values import RunStatus
 
 router = APIRouter(include_in_schema=False)
 
@@ -70,24 +72,26 @@ def _sorry(request: Request, error: Exception) -> Response:
 async def console(
     request: Request,
     definition: Annotated[str | None, Query()] = None,
+    name: Annotated[str | None, Query()] = None,
     status: Annotated[str | None, Query()] = None,
     after: Annotated[str | None, Query()] = None,
 ) -> Response:
-    """How the service is, and its newest runs."""
+    """How the service is, and its newest runs; `name` is that of a document."""
     service = service_of(request)
     try:
         counts = await service.engine.counts()
         infos, cursor = await runs_of(
             service,
-            workflow=word_of(definition or None, "definition"),
+            workflow=NAME if name else word_of(definition or None, "definition"),
+            correlation=word_of(name or None, "name"),
             status=[status] if status else None,
             after=after,
             limit=ROWS,
         )
     except (StepwellError, Problem) as error:
         return _sorry(request, error)
-    kept = {"definition": definition, "status": status}
-    chosen = joined((f"{name} {value}" for name, value in kept.items() if value), ", ")
+    kept = {"definition": definition, "name": name, "status": status}
+    chosen = joined((f"{word} {value}" for word, value in kept.items() if value), ", ")
     inside = [
         *_top(request),
         el("h1", "stepwell"),
@@ -136,7 +140,11 @@ def _counts(request: Request, counts: Mapping[tuple[str, RunStatus], int]) -> Ht
     heads = ["workflow", *(el("th", _status(s.value), class_="n") for s in used)]
     rows = [
         [
-            el("td", el("a", name, href=_here(request, {"definition": name}))),
+            el(
+                "td",
+                el("a", name, href=_here(request, {"definition": name})),
+                el("span", " (of all names)", class_="dim") if name == NAME else "",
+            ),
             *(cell(name, status) for status in used),
         ]
         for name in names
@@ -180,62 +188,11 @@ def _runs(request: Request, infos: Sequence[RunInfo], now: float) -> Html:
                 el("td", _status(info.status.value)),
                 el("td", _link(request, info.id, cut(named, 80)), class_="name"),
                 el("td", el("code", _link(request, info.id, cut(info.id, 40))), class_="wide"),
-                el("td", age(now - info.created), title=_utc(info.created)),
+                el("td", age(now - info.created), title=in_utc(info.created)),
                 el("td", cut(why_in_short(info, now), 160), class_="long"),
             ]
         )
     return table(heads, rows)
-
-
-def age(seconds: float) -> str:
-    """A length of time in one unit.
-
-    >>> age(5.2), age(200), age(400_000)
-    ('5 s', '3 min', '5 d')
-    """
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{round(seconds / size)} {unit}"
-    return f"{max(0, round(seconds))} s"
-
-
-def said_at(moment: str | None) -> str:
-    """A moment of the API, as people read it."""
-    return "" if moment is None else _utc(datetime.fromisoformat(moment).timestamp())
-
-
-def _utc(at: float) -> str:
-    return f"{utc(at):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def cut(text: str, most: int) -> str:
-    """Text of at most so many characters."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
-def why_in_short(info: RunInfo, now: float) -> str:
-    """Why a run of a list is where it is, as far as its row says."""
-    if info.reason:
-        return info.reason
-    if info.status is RunStatus.QUEUED:
-        return "waits for a worker"
-    said = [waits_for(wait, now) for wait in info.waits]
-    return "; ".join(dict.fromkeys(word for word in said if word))
-
-
-def waits_for(wait: WaitInfo, now: float) -> str:
-    """What a wait is for."""
-    if wait.child is not None:
-        return f"waits for its part {wait.child}"
-    due = "" if wait.due is None else f"{age(wait.due - now)}"
-    if wait.event is None:
-        return f"sleeps for {due}" if due else ""
-    if wait.event == MOVED:
-        return ""
-    what = wait.event if wait.then is None else wanted(wait.event)
-    if wait.question is not None:
-        what = "an answer"
-    return f"waits for {what}" + (f", at most {due}" if due else "")
 
 
 # --- one run -------------------------------------------------------------------------------------
@@ -259,6 +216,7 @@ async def one_run(request: Request, run_id: str) -> Response:
         el("p", run["why"]),
         _facts(request, run),
         *_waits(run["waits"]),
+        *_ways(request, run),
         *_error(run["error"]),
     ]
     for word, said in (("steps", "Steps"), ("on_error", "On error"), ("on_exit", "On exit")):
@@ -293,7 +251,7 @@ def _facts(request: Request, run: Mapping[str, Any]) -> Html:
     )
     rows: list[tuple[str, object]] = [
         ("run", el("code", run["workflow_id"])),
-        ("workflow", run["definition"]),
+        ("workflow", _workflow(request, run)),
         ("started", said_at(run["created"])),
         ("ended", said_at(run["ended"])),
         ("part of", _link(request, run["parent"]) if run["parent"] else None),
@@ -314,6 +272,14 @@ def _facts(request: Request, run: Mapping[str, Any]) -> Html:
         ),
         class_="scroll",
     )
+
+
+def _workflow(request: Request, run: Mapping[str, Any]) -> Html:
+    """The workflow, and for a document its name, with the runs that there are of it."""
+    if run["definition"] != NAME or not run["correlation"]:
+        return el("a", run["definition"], href=_here(request, {"definition": run["definition"]}))
+    name = run["correlation"]
+    return joined((NAME, el("a", name, href=_here(request, {"name": name}))), " ")
 
 
 def _waits(waits: Sequence[Mapping[str, Any]]) -> Iterable[Html]:
@@ -340,6 +306,17 @@ def _waits(waits: Sequence[Mapping[str, Any]]) -> Iterable[Html]:
             for wait in waits
         ),
     )
+
+
+def _ways(request: Request, run: Mapping[str, Any]) -> Iterable[Html]:
+    """What to copy, to move a run that a person has to move."""
+    token = "authorization" in request.headers
+    ways = list(ways_on(run, str(request.base_url).rstrip("/"), token))
+    if ways:
+        yield el("h2", "Move it")
+        yield from (el("pre", way) for way in ways)
+    if ways and token:
+        yield el("p", "The token is taken from the variable STEPWELL_TOKEN.", class_="dim")
 
 
 def _question(question: object) -> Html:
