@@ -48,7 +48,7 @@ SECONDS = 40.0
 """In which the world acts."""
 
 ROUNDS = 6
-SEEDS = int(os.environ.get("STEPWELL_SEEDS", "200"))
+SEEDS = int(os.environ.get("STEPWELL_SEEDS", "60"))
 CHUNKS = 10
 
 pytestmark = pytest.mark.timeout(300 + SEEDS)

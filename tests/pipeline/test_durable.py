@@ -274,6 +274,7 @@ async def test_after_a_crash_it_goes_on_where_it_was(tmp_path: Path, exists: boo
     async with Engine(url, [old]) as engine:
         handler = await engine.start(old, run_id="r", n=2)
         await holds.wait()
+        await engine.stop(0.0)
     assert not handler.is_done()
     new = make("new")
     async with Engine(url, [new]) as engine:

@@ -81,6 +81,7 @@ def tasks() -> TaskRegistry:
 async def api(tasks: TaskRegistry) -> AsyncGenerator[Api]:
     async with Engine("memory://") as engine:
         yield Api(stepwell.asgi(engine, tasks=tasks))
+        await engine.stop(0.0)
 
 
 async def until(holds: Callable[[], bool]) -> None:

@@ -21,6 +21,7 @@ import pytest
 from tests.crash.conftest import ROOT, SOURCE
 from tests.servers.postgres import PostgresServer, Proxy
 from tests.servers.postgres import begin as begin_server
+from tests.stores import postgres_worker
 from tests.stores.postgres_worker import SECONDS, STEPS, Chain
 
 from stepwell import Engine
@@ -127,8 +128,9 @@ async def test_runs_survive_all_that_happens_to_workers_and_server(server: Postg
 
 
 async def test_an_engine_behind_a_bad_line_commits_every_result_once(
-    server: PostgresServer,
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(postgres_worker, "SECONDS", 0.8)
     proxy = Proxy(server)
     flow = Chain(timeout=None)
     going = True

@@ -61,7 +61,7 @@ def on_a_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         "sqlite": lambda url, location, options: in_file(location[1:]),
     }
     monkeypatch.setattr(registry, "_KINDS", kinds)
-    monkeypatch.setattr(test_living, "MANY", 1_000)  # ten thousand are made in a file
+    monkeypatch.setattr(test_living, "MANY", 1_000)  # more are made in a file
     if request.param == "redis":
         # Verbs of the store are waited for anyway; the connections that are open say nothing else.
         monkeypatch.setattr(clock, "_NETWORK", 0.0)
