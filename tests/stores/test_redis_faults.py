@@ -48,7 +48,7 @@ from stepwell.stores.conformance import (
 from stepwell.stores.redis import RedisStore, jobs
 from stepwell.stores.redis.errors import translate
 from stepwell.stores.redis.line import Line
-from stepwell.stores.redis.place import parse, survival
+from stepwell.stores.redis.place import Survival, parse, survival
 from stepwell.values import RunStatus
 
 __all__ = ["redis"]
@@ -368,9 +368,15 @@ async def test_waitaof_needs_a_server_that_has_it(redis: RedisServer, prefix: st
 class WaitsForDisk:
     """A line whose server is 7.2: says what it was asked to say, and keeps what it was asked."""
 
-    def __init__(self, *replies: object) -> None:
+    def __init__(self, *replies: object, fsync: str = "everysec") -> None:
         self.asked: list[tuple[str, ...]] = []
         self._replies = iter(replies)
+        self._fsync = fsync
+
+    async def survey(self) -> Survival:
+        if self._fsync == "no":
+            raise StoreError("WAITAOF would wait for ever")
+        return survival({"appendonly": "yes", "appendfsync": self._fsync}, None, True)
 
     async def call(self, *commands: tuple[str, ...]) -> list[object]:
         self.asked += commands
@@ -387,6 +393,34 @@ async def test_each_group_waits_until_it_is_on_the_disk(store: RedisStore) -> No
     refused = WaitsForDisk(ResponseError("ERR WAITAOF cannot be used when appendonly is disabled"))
     with pytest.raises(StoreError, match="appendonly is disabled"):
         await writer._sync(cast(Line, refused))
+
+
+async def test_a_server_that_never_syncs_is_not_waited_for(
+    redis: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing would ever be acknowledged, without a word (seen with Valkey 8.0)."""
+    monkeypatch.setattr("stepwell.stores.redis.line.WAITAOF_SINCE", (7, 0))
+    redis.say("CONFIG SET appendfsync no")
+    try:
+        store = RedisStore(redis.url(prefix) + "&waitaof=1")
+        with pytest.raises(StoreError, match=r"appendfsync no.*WAITAOF would wait for ever"):
+            await store.open()
+    finally:
+        redis.say("CONFIG SET appendfsync everysec")
+
+
+async def test_a_server_that_syncs_no_more_is_noticed_by_who_waits(
+    store: RedisStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = store._write()
+    line = WaitsForDisk([0, 0], fsync="no")
+    with pytest.raises(StoreError, match="WAITAOF would wait for ever"):
+        await writer._sync(cast(Line, line))
+    caplog.clear()
+    slow = WaitsForDisk(*[[0, 0]] * 5, [1, 0])
+    await writer._sync(cast(Line, slow))
+    said = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert said == [f"{store.url} has not synced its file for 2 s; its writers wait for it"]
 
 
 async def test_what_was_kept_and_not_synced_is_kept_once(

@@ -126,7 +126,8 @@ class Line:
     # What the server is ---------------------------------------------------------------------------
 
     async def survey(self) -> Survival:
-        """What the server's settings make of a write. Raises `StoreError` for a server too old."""
+        """What the server's settings make of a write. Raises `StoreError` for a server too old, or
+        one that would never say that a write is on its disk."""
         try:
             info, *settings = await self.call(
                 ("INFO", "server", "persistence"),
@@ -136,11 +137,12 @@ class Line:
             raise translate(error, self._place.url) from error
         said = _info(info)
         version = tuple(int(part) for part in said.get("redis_version", "0").split(".")[:2])
-        self._check(version)
+        config = _config(settings)
+        self._check(version, config)
         aof = {"1": True, "0": False}.get(said.get("aof_enabled", ""))
-        return survival(_config(settings), aof, self._place.waitaof)
+        return survival(config, aof, self._place.waitaof)
 
-    def _check(self, version: tuple[int, ...]) -> None:
+    def _check(self, version: tuple[int, ...], config: Mapping[str, str]) -> None:
         shown = ".".join(map(str, version))
         if version < OLDEST:
             raise StoreUnavailable(
@@ -151,6 +153,12 @@ class Line:
             raise StoreError(
                 f"{self._place.url} is Redis {shown}, which has no WAITAOF",
                 hint="Use Redis 7.2 or later, or appendfsync always without waitaof=1.",
+            )
+        if self._place.waitaof and config.get("appendfsync") == "no":
+            raise StoreError(
+                f"{self._place.url} runs with appendfsync no: it never syncs its file, so WAITAOF"
+                " would wait for ever",
+                hint="Set appendfsync to everysec or always, or leave waitaof=1 out.",
             )
 
 

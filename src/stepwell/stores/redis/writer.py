@@ -50,7 +50,7 @@ _TOLD_SECONDS = 0.02
 _REMEMBERED_SECONDS = 30 * 86400.0
 """After which a caller that never said goodbye is forgotten; those alive say so once a day."""
 _ALIVE_SECONDS = 86400.0
-_SYNC_MILLISECONDS = 2000
+_SYNC_SECONDS = 2.0
 _SURVEY_SECONDS = 30.0
 """Between two looks at the server's settings."""
 
@@ -217,12 +217,20 @@ class Writer:
         """Wait until what this connection has written is on the server's disk. It writes first,
         since a group that was sent again may have done nothing on this connection."""
         mark: Command = ("HSET", self._place.key("caller", self.id), "synced", "1")
+        waited = 0.0
         while True:
-            _, synced = await line.call(mark, ("WAITAOF", "1", "0", str(_SYNC_MILLISECONDS)))
+            _, synced = await line.call(mark, ("WAITAOF", "1", "0", f"{_SYNC_SECONDS * 1000:.0f}"))
             if isinstance(synced, ResponseError):
                 raise translate(synced, self._place.url)
             if isinstance(synced, list) and synced[0] == 1:
                 return
+            if waited % _SURVEY_SECONDS == 0:
+                await self._survey(line)  # it may have been told never to sync
+                logger.warning(
+                    "%s has not synced its file for %g s; its writers wait for it",
+                    *(self._place.url, waited + _SYNC_SECONDS),
+                )
+            waited += _SYNC_SECONDS
 
     async def _again(self, replies: Sequence[Reply], sent_before: bool) -> StoreError | None:
         """Why a group must be sent again; None when its replies are its answers."""
