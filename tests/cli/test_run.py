@@ -208,7 +208,7 @@ def test_a_wait_that_takes_too_long_leaves_a_kept_run_and_says_how_to_go_on(
 
 
 def test_without_a_terminal_a_run_in_memory_says_that_nobody_can_answer(run_cli: Cli) -> None:
-    said = run_cli("run", "shop:Ask", "--timeout-wait", "0.1", code=5)
+    said = run_cli("run", "shop:Ask", "--timeout-wait", "1", code=5)
     assert "asks: Which colour?" in said.err
     assert "nobody can answer it" in said.err
 
@@ -312,7 +312,7 @@ def test_a_run_that_fell_silent_says_so_at_once_and_is_not_to_be_retried(
         "from shop import StartEvent, StopEvent, Workflow, step\n"
         "class Mute(Workflow):\n"
         "    def __init__(self):\n"
-        "        super().__init__(timeout=0.3)\n"
+        "        super().__init__(timeout=1)\n"
         "    @step\n"
         "    async def only(self, ev: StartEvent) -> StopEvent | None: ...\n"
     )

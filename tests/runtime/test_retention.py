@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
-from stepwell import Context, Engine, HumanResponseEvent, StartEvent, StopEvent, Workflow, step
+from stepwell import Context, HumanResponseEvent, StartEvent, StopEvent, Workflow, step
 from stepwell.errors import RunNotFound
+from stepwell.testing import VirtualClock
 
 
 class Ends(Workflow):
@@ -25,34 +24,33 @@ class Waits(Workflow):
         return StopEvent()
 
 
-async def test_ended_runs_are_deleted_after_their_time_and_live_ones_are_not() -> None:
-    async with Engine("memory://", lease=0.06, retention=0.0) as engine:
-        waits = await engine.start(Waits)
-        ended = await engine.start(Ends)
-        await ended
-        async with asyncio.timeout(60):
-            while True:
-                try:
-                    await engine.get(ended.run_id)
-                except RunNotFound:
-                    break
-                await asyncio.sleep(0.01)
-        assert (await engine.get(waits.run_id)).status == "waiting"
+async def test_ended_runs_are_deleted_after_their_time_and_live_ones_are_not(
+    virtual_clock: VirtualClock,
+) -> None:
+    engine = virtual_clock.engine("memory://", lease=60, retention=0.0)
+    waits = await engine.start(Waits(timeout=None))
+    ended = await engine.start(Ends)
+    await ended
+    await virtual_clock.advance(120)
+    with pytest.raises(RunNotFound):
+        await engine.get(ended.run_id)
+    assert (await engine.get(waits.run_id)).status == "waiting"
 
 
-async def test_without_retention_ended_runs_are_kept() -> None:
-    async with Engine("memory://", lease=0.03, retention=None) as engine:
-        ended = await engine.start(Ends)
-        await ended
-        await asyncio.sleep(0.05)
-        assert (await engine.get(ended.run_id)).version == "7"
+async def test_without_retention_ended_runs_are_kept(virtual_clock: VirtualClock) -> None:
+    engine = virtual_clock.engine("memory://", lease=60, retention=None)
+    ended = await engine.start(Ends)
+    await ended
+    await virtual_clock.advance(10_000)
+    assert (await engine.get(ended.run_id)).version == "7"
 
 
-async def test_a_retention_that_has_not_passed_keeps_runs() -> None:
-    async with Engine("memory://", lease=0.03, retention=3600) as engine:
-        ended = await engine.start(Ends)
-        await ended
-        await asyncio.sleep(0.05)
-        with pytest.raises(RunNotFound):
-            await engine.get("another")
-        assert (await engine.get(ended.run_id)).status == "completed"
+async def test_a_retention_that_has_not_passed_keeps_runs(virtual_clock: VirtualClock) -> None:
+    engine = virtual_clock.engine("memory://", lease=60, retention=3600)
+    ended = await engine.start(Ends)
+    await ended
+    await virtual_clock.advance(3500)
+    assert (await engine.get(ended.run_id)).status == "completed"
+    await virtual_clock.advance(200)
+    with pytest.raises(RunNotFound):
+        await engine.get(ended.run_id)
