@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -481,3 +482,13 @@ def test_a_run_with_a_misspelt_field_is_not_started(said: Cli) -> None:
     error = " ".join(said("run", "orders:Order", "-i", "aproved=true", code=2).err.split())
     assert "the Context of" in error
     assert "did you mean approved?" in error
+
+
+def test_a_copy_of_a_machine_begins_with_what_was_typed(said: Cli, url: str, orders: Any) -> None:
+    waiting_for(url, orders.Order, r1="a")
+    at = ("--store", url, "--app", "orders", "--json")
+    error = json.loads(said("fork", "r1", "-i", "aproved=true", *at, code=2).err)["error"]
+    assert "did you mean approved?" in error["message"]
+    copy = said("fork", "r1", "-i", "approved=true", *at).json["id"]
+    rows = said("show", copy, "--journal", "--json", "--store", url).json["journal"]
+    assert '"approved": true' in json.dumps(rows[0])

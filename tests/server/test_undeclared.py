@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
-from tests.server.conftest import Api
+from tests.server.conftest import Api, ended
 
 import stepwell
 from stepwell import Context, Engine, Event, StartEvent, StopEvent, Workflow
@@ -71,9 +71,13 @@ class approval(Event):
     approved: bool = False
 
 
+class Begin(StartEvent):
+    n: int = 0
+
+
 class Flow(Workflow):
     @flow_step
-    async def hold(self, ctx: Context, ev: StartEvent) -> StopEvent:
+    async def hold(self, ctx: Context, ev: Begin) -> StopEvent:
         found = await ctx.wait_for_event(approval)
         return StopEvent(result=found.get("by", "nobody"))
 
@@ -219,3 +223,63 @@ async def test_the_schemas_say_which_starts_take_no_other_fields(api: Api) -> No
     assert closed["told-order"] is closed["told-pipe"] is False
     assert closed["told-easy"] is not False
     assert closed["told-flow"] is not False
+
+
+# --- copies with other input ---------------------------------------------------------------------
+
+
+async def forked(api: Api, run_id: str, **body: Any) -> httpx.Response:
+    return await api.post(f"/api/workflow/{run_id}/fork", json=body)
+
+
+async def test_a_copy_of_a_state_machine_begins_with_other_fields_of_its_context(api: Api) -> None:
+    run_id = await begun(api, "told-order", number=1)
+    for wrong, said in (
+        ({"nummber": 2}, "did you mean number"),
+        ({"number": "x"}, "valid integer"),
+    ):
+        assert said in refused(await forked(api, run_id, input=wrong), "bad_input")
+    copy = (await forked(api, run_id, input={"approved": True})).json()["workflow_id"]
+    await api.post(f"/api/workflow/{copy}/signal/approval")
+    assert (await ended(api, copy))["result"] == {"approved": True}
+    await api.post(f"/api/workflow/{run_id}/signal/approval")
+    assert (await ended(api, run_id))["result"] == {"approved": False}
+
+
+async def test_a_copy_that_goes_on_with_a_signal_may_have_been_told_otherwise(api: Api) -> None:
+    run_id = await begun(api, "told-order", number=1)
+    await api.post(f"/api/workflow/{run_id}/signal/approval", json={"approved": False})
+    await ended(api, run_id)
+    wrong = await forked(api, run_id, step="done", input={"aproved": True})
+    assert "did you mean approved" in refused(wrong, "bad_input")
+    copy = (await forked(api, run_id, step="done", input={"approved": True})).json()
+    assert (await ended(api, copy["workflow_id"]))["result"] == {"approved": True}
+
+
+async def test_a_copy_of_a_pipeline_begins_with_other_data(api: Api) -> None:
+    run = (await api.post("/api/definitions/told-pipe/run?wait=10", json={"source": "b"})).json()
+    run_id = run["workflow_id"]
+    for wrong, said in (({"sourc": "c"}, "did you mean source"), ({"source": 5}, "valid string")):
+        assert said in refused(await forked(api, run_id, input=wrong), "bad_input")
+    copy = (await forked(api, run_id, input={"source": "c"})).json()["workflow_id"]
+    assert (await ended(api, copy))["result"]["load"] == "c"
+    later = await forked(api, run_id, step="load", input={"source": "c"})
+    assert "no event whose fields" in refused(later, "bad_input")
+    assert "from its start" in later.json()["hint"]
+
+
+async def test_a_copy_of_a_document_begins_with_other_input(api: Api) -> None:
+    tasks = [{"name": "task_a", "params": {"said": {"$ref": "input.word"}}}]
+    body = {**api.document(*tasks), "input": {"word": "one", "other": 1}}
+    run_id = (await api.post("/api/workflow?wait=10", json=body)).json()["workflow_id"]
+    copy = (await forked(api, run_id, input={"word": "two"})).json()["workflow_id"]
+    shown = await ended(api, copy)
+    assert "two" in json.dumps(shown["steps"][0]["tasks"][0]["result"])
+
+
+async def test_a_copy_of_an_event_workflow_has_to_fit_its_event(api: Api) -> None:
+    run_id = await begun(api, "told-flow")
+    await api.post(f"/api/workflow/{run_id}/signal/approval", json={"by": "ada"})
+    await ended(api, run_id)
+    assert (await forked(api, run_id, input={"anything": 1})).status_code == 202
+    assert "n: " in refused(await forked(api, run_id, input={"n": "many"}), "bad_input")

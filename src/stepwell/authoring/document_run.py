@@ -27,7 +27,7 @@ from stepwell.authoring.pipeline.compile import compile_pipeline
 from stepwell.authoring.pipeline.context import PipelineContext
 from stepwell.authoring.pipeline.handlers import START, PipelineHandler
 from stepwell.authoring.pipeline.steps import Parallel, Scope, Step
-from stepwell.authoring.program import Program
+from stepwell.authoring.program import Program, no_fields
 from stepwell.authoring.tasks import TaskFailed, TaskRegistry, TaskStatus, tasks
 from stepwell.errors import DocumentError
 from stepwell.kernel.outcomes import Message
@@ -73,7 +73,9 @@ class Documents:
         self._programs: OrderedDict[str, tuple[Program, object]] = OrderedDict()
         # What is the same for all documents: how runs are found, written and shown.
         stub = PipelineBase(name=NAME).add_step(_never, name="any")
-        self._program = replace(compile_pipeline(stub), start=self._start, variant=self.variant)
+        self._program = replace(
+            compile_pipeline(stub), start=self._start, variant=self.variant, edit=_edited
+        )
 
     def compiled(self) -> Program:
         """The program that stands for those of all documents."""
@@ -123,6 +125,16 @@ class Documents:
             if len(self._programs) > _KEPT:
                 self._programs.popitem(last=False)
         return found
+
+
+def _edited(tag: str, data: Json, fields: Mapping[str, Json]) -> Json:
+    """Other values for the input that a run of a document began with."""
+    if tag != START or not isinstance(data, Mapping):
+        raise no_fields()
+    held = data.get("input")
+    given = {**(held if isinstance(held, Mapping) else {}), **fields}
+    check_plain(given, "the input")
+    return {**data, "input": given}
 
 
 async def _never() -> None:

@@ -19,6 +19,7 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from stepwell.authoring.events.serializers import BaseSerializer, JsonSerializer
 from stepwell.errors import (
+    InvalidArgument,
     RestoredError,
     UnserializableValue,
     ValueTooLarge,
@@ -286,6 +287,21 @@ class Schedules(Protocol):
         ...
 
 
+def with_fields(_tag: str, data: Json, fields: Mapping[str, Json]) -> Json:
+    """An event's data with other fields. Raises `InvalidArgument` when it can have none."""
+    if not isinstance(data, Mapping):
+        raise no_fields()
+    return {**data, **fields}
+
+
+def no_fields() -> InvalidArgument:
+    """What a copy goes on with is no event: there is nothing to replace."""
+    return InvalidArgument(
+        "the copy goes on with no event whose fields could be replaced",
+        hint="Fork the run from its start: leave out the step and the row.",
+    )
+
+
 @dataclass(slots=True)
 class Program:
     """A workflow that can be run.
@@ -309,6 +325,8 @@ class Program:
             that begins with this message, and its owner.
         admit: looks at a message from outside, and at the run's state, before the run takes it in;
             raises ValueError, saying why, for one that the run could not go on with.
+        edit: puts other fields into a message, by its tag, that a copy of a run goes on with, as
+            JSON; raises ValueError for what the message can't take.
         schedule: when runs of it start by themselves; None: never.
         source: what it was compiled from, for those who describe it: a state machine, a pipeline.
     """
@@ -327,6 +345,7 @@ class Program:
     shows_state: bool = False
     variant: Callable[[Message], tuple[Program, object]] | None = None
     admit: Callable[[Message, Mapping[str, Any]], None] | None = None
+    edit: Callable[[str, Json, Mapping[str, Json]], Json] = with_fields
     schedule: Schedules | None = None
     source: object = None
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from stepwell.authoring.program import Program, TypeRegistry
+from stepwell.authoring.program import Program
 from stepwell.errors import WorkflowRuntimeError
 from stepwell.kernel.journal import Entry, RunEnded, RunStarted, WorkAdded
 from stepwell.kernel.outcomes import Message
@@ -42,7 +42,7 @@ async def fork(
     program = worker.program(name)[0] if input else worker.program_or_bare(name)
     past = _cut(await batches(worker, run_id), run_id, seq=seq, step=step)
     if input:
-        _replace(past, program.types, input)
+        _replace(past, program, input)
     return await _copy(worker, row, program, past, new_id)
 
 
@@ -142,7 +142,7 @@ def _with_siblings(entries: Sequence[Entry], place: int) -> int:
     return place
 
 
-def _replace(past: Batches, types: TypeRegistry, input: Mapping[str, Json]) -> None:
+def _replace(past: Batches, program: Program, input: Mapping[str, Json]) -> None:
     """Replace fields of the message that the copy goes on with, in place.
 
     Raises `WorkflowRuntimeError` when the copy goes on with several messages at once, and
@@ -158,8 +158,9 @@ def _replace(past: Batches, types: TypeRegistry, input: Mapping[str, Json]) -> N
                 raise WorkflowRuntimeError(
                     f"step {entry.step!r} goes on with several events; its input can't be edited"
                 )
+            types = program.types
             data = json.loads(message.data or types.dumps(message.payload))
-            payload = types.load(message.tag, {**data, **input})
+            payload = types.load(message.tag, program.edit(message.tag, data, input))
             entry.message = Message(message.tag, payload, message.to, message.kinds)
             return
     raise WorkflowRuntimeError("the copy has no step whose input could be edited")

@@ -112,6 +112,22 @@ def check(name: str, program: Program, fields: Mapping[str, Any]) -> None:
         raise _refusal(name, faults)
 
 
+def check_edit(engine: Engine, info: RunInfo, fields: Mapping[str, Any]) -> None:
+    """Look at what a copy of a run is to begin with, for what it would drop. Raises `Problem`."""
+    program = engine.workflows.get(info.workflow)
+    faults = [] if program is None else dropped(program, fields)
+    if faults:
+        raise Problem(422, "bad_input", faults[0], errors=faults)
+
+
+def bad_edit(error: ValueError) -> Problem:
+    """Why a copy of a run can't go on with what was sent."""
+    if isinstance(error, StepwellError):
+        return Problem(422, "bad_input", error.message, hint=error.hint)
+    faults = _faults(error)
+    return Problem(422, "bad_input", faults[0], errors=faults)
+
+
 async def check_signal(
     engine: Engine, infos: Sequence[RunInfo], name: str, payload: Mapping[str, Any]
 ) -> None:

@@ -11,7 +11,7 @@ from stepwell.errors import RunAlreadyExists, WorkflowRuntimeError
 from stepwell.runtime.machine.signals import live
 from stepwell.server import shapes
 from stepwell.server.bodies import object_of, read_object, text_of, word_of
-from stepwell.server.inputs import check_signal
+from stepwell.server.inputs import bad_edit, check_edit, check_signal
 from stepwell.server.known import KnownOnly
 from stepwell.server.problems import Problem
 from stepwell.server.routes import Answer, Key, body_of, event_name, known_id, links_of, service_of
@@ -185,6 +185,8 @@ async def fork(request: Request, workflow_id: str) -> Response:
     step = word_of(text_of(fields, "step"), "step")
     if seq is not None and step is not None:
         raise Problem(422, "bad_body", "give seq or step, not both")
+    if given:
+        check_edit(service.engine, await service.engine.get(run_id), given)
     try:
         handler = await service.engine.fork(
             run_id,
@@ -195,6 +197,8 @@ async def fork(request: Request, workflow_id: str) -> Response:
         )
     except RunAlreadyExists:
         raise
+    except ValueError as error:
+        raise bad_edit(error) from error
     except WorkflowRuntimeError as error:
         raise Problem(409, "no_such_point", str(error)) from error
     return await _now(request, handler.run_id)

@@ -29,14 +29,22 @@ from stepwell.authoring.machine.body import (
     MachineAttempt,
     start_message,
 )
-from stepwell.authoring.machine.context import load, merged, plain
+from stepwell.authoring.machine.context import dump, load, merged, not_declared, plain, unexpected
 from stepwell.authoring.machine.define import Machine, StepInfo, find_machine
 from stepwell.authoring.machine.plan import FireStep, Planner, PlanStep
 from stepwell.authoring.machine.scan import lasting
 from stepwell.authoring.machine.status import SubflowResult, WorkflowStatus
-from stepwell.authoring.program import Ending, Handler, Program, StepAttempt, TypeRegistry
+from stepwell.authoring.program import (
+    Ending,
+    Handler,
+    Program,
+    StepAttempt,
+    TypeRegistry,
+    no_fields,
+)
 from stepwell.authoring.words import END, FAIL, FIRE, GO, ON_FAIL, PLAN, RESULT, SAID_FAIL, START
 from stepwell.errors import (
+    InvalidArgument,
     WorkflowNotRegistered,
     WorkflowRuntimeError,
 )
@@ -96,6 +104,7 @@ def compile_machine(machine: Machine) -> Program:
         resident=False,
         shows_state=True,
         admit=lambda message, state: _admit(machine, message, state),
+        edit=lambda tag, data, fields: _edited(machine, tag, data, fields),
         schedule=None if machine.schedule is None else Planner(machine, machine.schedule),
         source=machine,
     )
@@ -354,6 +363,24 @@ def _admit(machine: Machine, message: Message, state: Mapping[str, Any]) -> None
     if isinstance(payload, Mapping) and held is not None and not message.tag.startswith("("):
         given = cast("Mapping[str, Any]", payload)
         merged(machine.context, held, given, f"the payload of {message.tag!r}")
+
+
+def _edited(machine: Machine, tag: str, data: Json, fields: Mapping[str, Json]) -> Json:
+    """Other values for the Context that a run began with, or for the payload that woke a step."""
+    held: Mapping[str, Json] = data if isinstance(data, Mapping) else {}
+    context = held.get("context")
+    begins = tag == START and isinstance(context, Mapping)
+    if tag.startswith("(") and not begins:
+        raise no_fields()
+    whose = f"the Context of {machine.name}"
+    faults = not_declared(unexpected(machine.context, fields), machine.context, whose)
+    if faults:
+        raise InvalidArgument("; ".join(faults))
+    if not begins:
+        return {**held, **fields}
+    begun = cast("Mapping[str, Any]", context)
+    made = merged(machine.context, begun, fields, whose)
+    return {**held, "context": dump(made, whose)}
 
 
 # --- ends ----------------------------------------------------------------------------------------

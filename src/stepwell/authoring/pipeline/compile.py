@@ -33,7 +33,7 @@ from stepwell.authoring.pipeline.serializer import (
     models_named,
 )
 from stepwell.authoring.pipeline.steps import Branch, Node, Parallel, Scope, Step
-from stepwell.authoring.program import Ending, Handler, Program, TypeRegistry
+from stepwell.authoring.program import Ending, Handler, Program, TypeRegistry, no_fields
 from stepwell.errors import (
     WorkflowConfigurationError,
 )
@@ -85,8 +85,20 @@ def compile_pipeline(pipeline: PipelineBase) -> Program:
         failure=TypeRegistry(()).exception,
         serializer=serializer,
         shows_state=True,
+        edit=lambda tag, data, fields: _edited(pipeline, types, tag, data, fields),
         source=pipeline,
     )
+
+
+def _edited(
+    pipeline: PipelineBase, types: TypeRegistry, tag: str, data: Json, fields: Mapping[str, Json]
+) -> Json:
+    """Other values for the data that a run began with."""
+    if tag != START or not isinstance(data, Mapping):
+        raise no_fields()
+    made = {**data, **fields}
+    pipeline.beginning(cast("Mapping[str, Any]", types.load(tag, made)))
+    return made
 
 
 def _types_of(pipeline: PipelineBase) -> list[type[Any]]:
