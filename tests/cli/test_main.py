@@ -103,6 +103,11 @@ def test_what_was_not_understood_is_said_like_any_other_error(
     assert more.endswith("--help` says more.")
 
 
+def test_an_option_without_its_value_says_where_to_read_on(run_cli: Cli) -> None:
+    said = run_cli("run", "x", "-i", code=2).err.splitlines()
+    assert said[-1] == "to do  `stepwell run --help` says more."
+
+
 @pytest.mark.parametrize("args", [("ls", "--nope", "--json"), ("--json", "ls", "--nope")])
 def test_with_json_what_was_not_understood_is_json(run_cli: Cli, args: tuple[str, ...]) -> None:
     said = run_cli(*args, code=2)

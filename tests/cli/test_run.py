@@ -321,3 +321,49 @@ def test_a_run_that_fell_silent_says_so_at_once_and_is_not_to_be_retried(
     assert "step 'only' returned None" in error
     assert "stepwell retry" not in error  # no step has failed
     assert "again  stepwell retry" in run_cli("run", "shop:Broken", "--store", url, code=1).err
+
+
+# --- documents -----------------------------------------------------------------------------------
+
+NUMBERS = {
+    "name": "numbers",
+    "steps": [
+        {
+            "execution_type": "sequential",
+            "tasks": [{"name": "task_a", "params": {"n": {"$ref": "input.n"}}}],
+        }
+    ],
+    "input": {"n": 21, "m": 1},
+}
+
+
+def test_the_input_of_a_document_may_stand_with_it_as_in_requests(run_cli: Cli) -> None:
+    Path("flow.json").write_text(json.dumps(NUMBERS))
+    assert run_cli("run", "flow.json", "-q").json["input"] == {"n": 21, "m": 1}
+    assert run_cli("run", "flow.json", "-q", "-i", "n=4").json["input"] == {"n": 4, "m": 1}
+    Path("flow.json").write_text(json.dumps({**NUMBERS, "input": 5}))
+    assert "input: an object is wanted" in run_cli("run", "flow.json", code=2).err
+
+
+def test_a_document_that_is_left_to_others_or_copied_says_who_goes_on(
+    run_cli: Cli, url: str
+) -> None:
+    Path("flow.json").write_text(json.dumps(NUMBERS))
+    left = run_cli("run", "flow.json", "--detach", "--id", "d1", "--store", url)
+    assert f"stepwell serve --store {url}" in left.err
+    run_cli("run", "flow.json", "-q", "--id", "d2", "--store", url)
+    copy = run_cli("fork", "d2", "-i", "n=5", "--store", url)
+    assert f"stepwell serve --store {url}" in copy.err
+    rows = run_cli("show", copy.out.strip(), "--journal", "--json", "--store", url).json["journal"]
+    assert '"input": {"n": 5, "m": 1}' in json.dumps(rows[0])
+
+
+def test_what_is_wrong_with_a_document_comes_with_what_to_do(run_cli: Cli) -> None:
+    steps = [{"execution_type": "sequential", "tasks": [{"name": "nobodys"}]}]
+    Path("flow.json").write_text(json.dumps({"name": "n", "steps": steps}))
+    assert (
+        "to do  Name the module that has it: --tasks MODULE."
+        in run_cli("run", "flow.json", code=2).err
+    )
+    for name in ("nothing.yaml", "nothing.json"):
+        assert "to do  Check its path." in run_cli("run", name, code=2).err

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from stepwell.authoring.document_run import NAME, Documents
 from stepwell.cli import output
 from stepwell.cli.engines import find_run, looking, run_async
 from stepwell.cli.errors import CommandError
@@ -116,9 +117,10 @@ async def _fork(
     app: tuple[str, ...],
     url: str,
 ) -> None:
-    async with looking(url, load_all(app)) as engine:
+    # Documents are data: to give one other input takes no code.
+    async with looking(url, [*load_all(app), Documents()]) as engine:
         info = await find_run(engine, given)
-        if fields:
+        if fields and settings().server is None:
             _need_code(engine, info)
         try:
             handler = await engine.fork(
@@ -152,4 +154,6 @@ async def _made(
         return
     console.print(f"a copy of {info.id}; a worker takes it up:", style="dim", soft_wrap=True)
     command = f"stepwell worker {' '.join(app) or target_of(info)} --store {url}"
+    if info.workflow == NAME:
+        command = f"stepwell serve --store {url}"
     console.print(f"  {command}", style="dim", soft_wrap=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rich.text import Text
 
-from stepwell.authoring.document import WorkflowDocument, load, read_file
+from stepwell.authoring.document import WorkflowDocument, parse, read_file
 from stepwell.authoring.tasks import Task, TaskRegistry, tasks
 from stepwell.cli import output
 from stepwell.cli.engines import looking
 from stepwell.cli.errors import CommandError
 from stepwell.cli.load import module_named
 from stepwell.cli.options import Exit, settings
+from stepwell.errors import DocumentError
 from stepwell.values import RunStatus
 
 if TYPE_CHECKING:
@@ -36,24 +37,44 @@ def is_document(target: str) -> bool:
     return target.endswith(_FILES)
 
 
-def document_in(target: str, modules: tuple[str, ...]) -> WorkflowDocument:
-    """The document of a file, checked against the tasks of these modules and the built-in ones."""
+def document_in(
+    target: str, modules: tuple[str, ...], fields: Mapping[str, Any]
+) -> tuple[WorkflowDocument, Mapping[str, Any]]:
+    """The document of a file, checked against the tasks of these modules and the built-in ones, and
+    the input: that of the file, if it has one as requests do, under these fields."""
     load_tasks(modules, tasks)
-    try:
-        return load(target, tasks)
-    except OSError as error:
-        raise CommandError(f"{target} can't be read: {error.strerror}") from error
+    with _hinted("Name the module that has it: --tasks MODULE."):
+        data, given = _read(target, fields)
+        return parse(data, tasks), given
 
 
-def _unchecked(target: str) -> Mapping[str, Any]:
-    """A document for a service, which knows its own tasks."""
+def _read(target: str, fields: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
     try:
         found = read_file(Path(target))
     except OSError as error:
-        raise CommandError(f"{target} can't be read: {error.strerror}") from error
+        raise CommandError(
+            f"{target} can't be read: {error.strerror}", hint="Check its path."
+        ) from error
     if not isinstance(found, dict):
         raise CommandError(f"{target} holds no document", hint="A document is an object.")
-    return cast("dict[str, Any]", found)
+    data = cast("dict[str, Any]", found)
+    given = data.pop("input", None)
+    if given is None:
+        return data, fields
+    if not isinstance(given, dict):
+        raise DocumentError([f"input: an object is wanted, not {given!r:.60}"])
+    return data, {**given, **fields}
+
+
+@contextlib.contextmanager
+def _hinted(unknown_task: str) -> Generator[None]:
+    """Say what to do about a document that has faults."""
+    try:
+        yield
+    except DocumentError as error:
+        missing = "unknown task" in error.message
+        error.hint = error.hint or (unknown_task if missing else "Put the document right.")
+        raise
 
 
 async def posted(
@@ -77,10 +98,14 @@ async def posted(
         timeout: seconds to wait for its end; None: any number.
         quiet: show no progress.
     """
-    what = _unchecked(target) if is_document(target) else target
+    what: str | Mapping[str, Any] = target
+    given: Mapping[str, Any] = fields
     async with looking("") as engine:
         client = cast("Client", engine)
-        run = await client.start(what, fields, key=key, priority=priority)
+        with _hinted("The service has to be started with it: stepwell serve --tasks MODULE."):
+            if is_document(target):
+                what, given = _read(target, fields)
+            run = await client.start(what, given, key=key, priority=priority)
         console = output.stderr()
         if detach:
             output.stdout().print(run.run_id)

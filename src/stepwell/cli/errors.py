@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import traceback
+from collections.abc import Sequence
 from typing import cast
 
 import click
@@ -112,14 +113,16 @@ def report(error: BaseException) -> Exit | None:
     return code
 
 
-def misunderstood(error: click.ClickException, as_json: bool) -> Exit:
-    """Say on standard error why a command was not understood; returns what to end with."""
+def misunderstood(error: click.ClickException, given: Sequence[str]) -> Exit:
+    """Say on standard error why what was typed was not understood; returns what to end with."""
     ctx = error.ctx if isinstance(error, click.UsageError) else None
-    hint = ""
-    if ctx is not None:
+    if ctx is None:
+        word = next((f" {word}" for word in given if not word.startswith("-")), "")
+        hint = f"`stepwell{word} --help` says more."
+    else:
         usage = " ".join(ctx.get_usage().split())
         hint = f"{usage}\n`{ctx.command_path} --help` says more."
-    _say("usage", error.format_message(), "user", hint, Exit.USAGE, as_json)
+    _say("usage", error.format_message(), "user", hint, Exit.USAGE, "--json" in given)
     return Exit.USAGE
 
 

@@ -112,7 +112,7 @@ class Commands(click.Group):
         except click.ClickException as error:
             from stepwell.cli.errors import misunderstood  # as above
 
-            code = misunderstood(error, "--json" in given)
+            code = misunderstood(error, given)
         except click.Abort:
             code = 130
         sys.exit(code if isinstance(code, int) else 0)

@@ -175,13 +175,16 @@ class Start:
         self.quiet = quiet
         self.workflow: Startable
         if is_document(target):
-            document = document_in(target, tasks)
+            modules = "".join(f" --tasks {module}" for module in tasks)
+            self.advancing = f"stepwell serve{modules} --store {store}"
+            document, given = document_in(target, tasks, fields)
             documents = self.workflow = Documents()
             self.program: Program = documents.compiled()
-            self.message: Message = documents.message(document, fields)
+            self.message: Message = documents.message(document, given)
             self.correlation = correlation or document.name
             self.priority = priority or document.priority()
         else:
+            self.advancing = f"stepwell worker {target} --store {store}"
             self.workflow = load_one(target)
             self.program = self.workflow.compiled()
             self.message = self._message(fields)
@@ -222,7 +225,7 @@ class Start:
         else:
             output.stdout().print(info.id)
             self._note(f"{info.status.value} in {engine.url}; a worker takes it up:")
-            self._note(f"  stepwell worker {self.target} --store {self.store}")
+            self._note(f"  {self.advancing}")
         return Exit.OK
 
     def _begin(self, engine: Engine) -> Any:
@@ -420,7 +423,7 @@ class Start:
         )
         output.paragraph(console, Text(""), said)
         rows: list[tuple[str, str | Text]] = [
-            ("go on", output.command(f"stepwell worker {self.target} --store {self.store}")),
+            ("go on", output.command(self.advancing)),
             ("look", output.command(f"stepwell why {run_id} --store {self.store}")),
             ("end it", output.command(f"stepwell cancel {run_id} --store {self.store}")),
         ]
