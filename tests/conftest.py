@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from hypothesis import settings
 
+from stepwell.stores.sqlite import connection
+
 # `make test` passes --hypothesis-profile=ci: the same examples each time, on machines of any speed.
 # A developer's plain `pytest` searches on, and keeps what it found in .hypothesis.
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
@@ -25,6 +27,24 @@ SETTLING_TURNS = 5
 
 # Only a leak waits this long; a thread that is just returning is joined at once.
 THREAD_GRACE_SECONDS = 1.0
+
+
+_SYNCED = dict(connection._SYNCHRONOUS)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _stores_do_not_wait_for_the_disk() -> Iterator[None]:
+    """Nothing here cuts the power, and what a process has written outlives it without a sync. So a
+    slow disk makes no test slow, but for the processes that tests start by a command."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connection, "_SYNCHRONOUS", dict.fromkeys(_SYNCED, "OFF"))
+        yield
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that look for what a store would wait."""
+    monkeypatch.setattr(connection, "_SYNCHRONOUS", _SYNCED)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

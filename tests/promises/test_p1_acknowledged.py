@@ -153,6 +153,7 @@ def test_what_was_told_an_instant_before_a_kill_is_there_after_it(
     check(ended.said, asyncio.run(kept(tmp_path / "runs.db")))
 
 
+@pytest.mark.usefixtures("synced")
 @pytest.mark.parametrize(
     ("query", "durability", "level"), [("", "power", 2), ("?durability=process", "process", 1)]
 )

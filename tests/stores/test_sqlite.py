@@ -83,6 +83,7 @@ def transactions(store: SQLiteStore) -> int:
 # Durability ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("synced")
 @pytest.mark.parametrize("durability, synchronous", [("power", 2), ("process", 1)])
 async def test_durability_is_what_the_log_is_synced_for(
     path: Path, durability, synchronous
