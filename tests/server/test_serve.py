@@ -324,6 +324,8 @@ def test_what_is_not_started(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         said = refused(tmp_path, "--port", str(taken.getsockname()[1]))
     assert "can't listen on" in said
+    said = refused(tmp_path, "--host", "0.0.0.0", "--log-format", "json")  # noqa: S104
+    assert "there is no token" in json.loads(said)["error"]["message"]
 
 
 def config(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: str) -> dict[str, Any]:
@@ -406,6 +408,9 @@ def test_commands_ask_a_service(serve: Serve, tmp_path: Path) -> None:
     assert "completed" in said_by(served, "why", run_id)
     assert "completed" in said_by(served, "logs", "-f", run_id)
     assert "has ended already" in said_by(served, "cancel", run_id, code=1)
+    copy = said_by(served, "fork", run_id, "-i", "word=1").strip()
+    entries = served.http.get(f"/api/workflow/{copy}/journal").json()["rows"][0]["entries"]
+    assert '"input": {"word": 1}' in json.dumps(entries)
     flow.write_text(json.dumps({"name": "x", "steps": []}))
     assert "steps: " in said_by(served, "run", str(flow), code=2)
     assert "There is no run" in said_by(served, "show", "zzz", code=3)

@@ -100,6 +100,8 @@ def serve(ctx: click.Context, **given: Any) -> None:
     stop it gracefully; nothing is lost either way.
     """
     wanted = load(flags_of(given))
+    if wanted.log_format == "json":
+        shared().json = True  # why it does not start is for collectors, too
     check_safe(wanted)
     ctx.exit(run_steps(_serve(wanted)))
 
