@@ -169,7 +169,9 @@ class Telemetry:
         }
         for listener in tuple(_listeners):
             listener(name, told)
-        level = logging.WARNING if name in _WARNINGS else logging.INFO
+        # An event that is kept came early, as events may.
+        warns = name in _WARNINGS and not told.get("kept")
+        level = logging.WARNING if warns else logging.INFO
         if logger.isEnabledFor(level):
             shown = " ".join(f"{k}={v}" for k, v in told.items() if k != "at")
             extra = {"stepwell_event": name, "stepwell": told, "stepwell_cause": cause}
