@@ -5,12 +5,16 @@ from __future__ import annotations
 import io
 import json
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from stepwell.authoring.machine.define import find_machine
+from stepwell.authoring.strict import strict_json
 from stepwell.cli.log_lines import LogFormat, service_log
+from stepwell.tasks import TaskFailed
 
 
 class Log:
@@ -86,3 +90,30 @@ def test_from_which_level_on_depends_on_whose_it_is(log: Log) -> None:
     assert [line.split()[2] for line in log.lines[3:]] == ["stepwell", "stepwell.tasks.x"]
     speak()  # it is as it was before
     assert len(log.lines) == 5
+
+
+def test_of_a_failed_step_the_trace_begins_with_the_users_code(log: Log) -> None:
+    def told(error: Exception) -> None:
+        more = {"stepwell": {"run": "r1"}, "stepwell_cause": error}
+        logging.getLogger("stepwell").warning("step.failed run=r1", extra=more)
+
+    def raised(function: Callable[[], object]) -> Exception:
+        try:
+            function()
+        except Exception as error:
+            return error
+        raise AssertionError("it raised nothing")
+
+    def mine() -> None:
+        find_machine("nobody's")
+
+    with log.open("json"):
+        told(raised(lambda: strict_json("{")))  # as raised by this file, on its first line
+        told(raised(mine))
+        told(TaskFailed("task 'x' failed"))
+        told(ValueError("of nobody"))
+    first, second, third, fourth = map(json.loads, log.lines)
+    assert "test_log_lines.py" in first["trace"].splitlines()[1]
+    assert "mine" in second["trace"]
+    assert "trace" not in third
+    assert fourth["trace"] == "ValueError: of nobody"

@@ -289,6 +289,7 @@ def test_why_a_task_failed_is_logged_with_its_trace_once(serve: Serve) -> None:
     said = served.process.stderr.read()
     assert said.count(f"step.failed run={run['workflow_id']}") == 1
     assert said.count("failing.py") == 1
+    assert said.count(", line ") == 1  # of the user's code: the library's own says nothing
     assert said.count("ValueError: bad luck") == 2
     # What goes on over several lines is indented: what begins at the left edge is a record.
     assert all(TIMED.match(line) for line in said.splitlines() if not line.startswith("  "))

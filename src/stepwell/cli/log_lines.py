@@ -18,11 +18,13 @@ import re
 import time
 import traceback
 from collections.abc import Generator, Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal, cast
 
 from rich.console import Console
 from rich.text import Text
 
+import stepwell
 from stepwell.authoring.words import is_hidden
 from stepwell.runtime.attempt import current
 
@@ -42,6 +44,9 @@ _USUAL = frozenset({*vars(logging.makeLogRecord({})), *_OWN})
 """What every record has; all else its logger was given by whoever logs."""
 
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+
+_HERE = str(Path(stepwell.__file__).parent)
+"""Where the code of this library is."""
 
 OF_SERVICE = "stepwell.serve"
 """The logger that tells how the service itself is."""
@@ -112,7 +117,8 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
         fields.setdefault(name, value)
     cause = getattr(record, "stepwell_cause", None)
     if isinstance(cause, BaseException) and record.levelno >= logging.WARNING:
-        fields["trace"] = "".join(traceback.format_exception(cause)).rstrip()
+        if trace := _trace(cause):
+            fields["trace"] = trace
     elif record.exc_info:
         fields["trace"] = logging.Formatter().formatException(record.exc_info)
     return fields
@@ -128,6 +134,19 @@ def _where(record: logging.LogRecord) -> dict[str, Any]:
     if str(record.msg).startswith("run %s") and isinstance(record.args, tuple) and record.args:
         return {"run": record.args[0]}
     return {}
+
+
+def _trace(error: BaseException) -> str:
+    """The trace of what a step raised, from the user's code on; of an error that says all by itself
+    there is none."""
+    last = error.__traceback__
+    while last is not None and last.tb_frame.f_code.co_filename.startswith(_HERE):
+        last = last.tb_next
+    if last is None:
+        if type(error).__module__.startswith("stepwell.") and error.__cause__ is None:
+            return ""
+        last = error.__traceback__
+    return "".join(traceback.format_exception(type(error), error, last)).rstrip()
 
 
 def moment(at: float) -> str:
