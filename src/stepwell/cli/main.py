@@ -63,6 +63,14 @@ NO_COLOR         any value: no colours
 """
 
 
+_HELP: tuple[type[click.UsageError], ...] = tuple(
+    kind
+    for name, kind in vars(click.exceptions).items()
+    if name == "NoArgsIsHelpError"  # since click 8.2
+)
+"""What a group of commands raises to have its help shown."""
+
+
 class Commands(click.Group):
     """The commands of the table above, each imported when it is used."""
 
@@ -106,7 +114,7 @@ class Commands(click.Group):
             return super().main(given, *more, standalone_mode=False, **others)
         try:
             code = super().main(given, *more, standalone_mode=False, **others)
-        except click.exceptions.NoArgsIsHelpError as error:
+        except _HELP as error:
             error.show()
             code = error.exit_code
         except click.ClickException as error:
