@@ -17,7 +17,8 @@ from stepwell.stores.postgres import PostgresStore
 
 def _store(path: Path, **settings: Any) -> PostgresStore:
     schema = "l" + hashlib.sha256(str(path).encode()).hexdigest()[:20]
-    url = f"postgresql://tests@/postgres?host={sys.argv[1]}&schema={schema}"
+    where = f"host={sys.argv[1]}&connect_timeout=100"  # a halted machine is no lost server
+    url = f"postgresql://tests@/postgres?{where}&schema={schema}"
     return PostgresStore(url, **settings)
 
 

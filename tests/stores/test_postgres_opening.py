@@ -228,7 +228,8 @@ async def test_options_of_tls_are_passed_on(certificate: Path, schema: str) -> N
             "ssl_cert_file": str(server.directory / "cert"),
         }
         server.start()
-        url = f"postgresql://tests@localhost:{port}/postgres?schema={schema}&sslmode=verify-full"
+        options = f"schema={schema}&connect_timeout=100&sslmode=verify-full"
+        url = f"postgresql://tests@localhost:{port}/postgres?{options}"
         store = PostgresStore(f"{url}&sslrootcert={certificate}/cert")
         await store.open()
         assert await store._read(lambda db: db.info.get_parameters()["sslmode"]) == "verify-full"
@@ -264,7 +265,7 @@ def pooler(server: PostgresServer, mode: str) -> Iterator[str]:
     try:
         while not (directory / ".s.PGSQL.5432").exists():
             assert process.poll() is None
-        yield f"postgresql://tests@/postgres?host={directory}"
+        yield f"postgresql://tests@/postgres?host={directory}&connect_timeout=100"
     finally:
         process.kill()
         process.wait()
