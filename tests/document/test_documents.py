@@ -335,6 +335,31 @@ def test_yaml_that_is_no_document(
     assert any(said in problem for problem in caught.value.problems)
 
 
+def test_a_misspelt_word_is_named_with_what_was_meant(registry: TaskRegistry) -> None:
+    def of(**more: Any) -> tuple[str, ...]:
+        task = {"name": "task_a", **more}
+        return faults(registry, {"name": "n", "steps": [{**SAMPLE["steps"][0], "tasks": [task]}]})
+
+    assert of(parms={}) == (
+        "steps[0].tasks[0].parms: there is no such field; it has name, params, id, condition; "
+        "did you mean params?",
+    )
+    assert of(condition={"$ref": "input.x", "equal": 1}) == (
+        "steps[0].tasks[0].condition.equal: there is no such field; it has $ref, equals, negate; "
+        "did you mean equals?",
+    )
+    assert "did you mean input?" in faults(registry, {**SAMPLE, "inptu": {}})[0]
+    assert faults(registry, {**SAMPLE, "input": {}}) == (
+        "input: there is no such field; it has name, steps, timeout, on_error, on_exit",
+    )
+    spelt = {"name": "log", "params": {"message": "x", "retry_cuont": 2}}
+    step = {"execution_type": "parallel", "tasks": [spelt]}
+    assert faults(registry, {"name": "n", "on_exit": [step], "steps": [step]})[0] == (
+        "steps[0].tasks[0].params: retry_cuont: there is no such param; it has message, level, "
+        "timeout, retry_count, retry_delay, priority; did you mean retry_count?"
+    )
+
+
 def test_json_with_a_key_twice_is_refused(registry: TaskRegistry, tmp_path: Path) -> None:
     (tmp_path / "flow.json").write_text('{"name": "n", "steps": [{"tasks": [], "tasks": []}]}')
     with pytest.raises(DocumentError, match=r"flow\.json: steps\[0\]\.tasks is there twice"):

@@ -17,8 +17,9 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stepwell.authoring.strict import KeyTwice, strict_json
-from stepwell.authoring.tasks import TaskRegistry, tasks
+from stepwell.authoring.document_file import read_file
+from stepwell.authoring.strict import what_there_is
+from stepwell.authoring.tasks import STEERING, TaskRegistry, tasks
 from stepwell.errors import DocumentError
 
 NAME = "document"
@@ -30,10 +31,6 @@ MAX_ALL_TASKS = 10_000
 """All tasks of a document: what can be compiled in about a second."""
 
 MAX_DEPTH = 64
-MAX_BYTES = 1024 * 1024
-
-STEERING = ("timeout", "retry_count", "retry_delay", "priority")
-"""Params that steer the engine and are not passed to the task."""
 
 PRIORITIES: Mapping[str, int] = {"low": -10, "normal": 0, "high": 10}
 """What the words for priorities mean."""
@@ -174,53 +171,6 @@ def load(
     return parse(data, registry or tasks)
 
 
-def read_file(path: Path) -> Any:
-    """What a JSON or YAML file holds; nothing is checked. Raises `DocumentError`, `OSError`."""
-    if path.stat().st_size > MAX_BYTES:
-        raise DocumentError([f"{path}: a document has at most {MAX_BYTES} bytes"])
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DocumentError([f"{path} is not UTF-8 text: {error.reason}"]) from error
-    if path.suffix.lower() not in (".yaml", ".yml"):
-        try:
-            return strict_json(text)
-        except KeyTwice as error:
-            raise DocumentError([f"{path}: {error}"]) from error
-        except (ValueError, RecursionError) as error:
-            raise DocumentError([f"{path} is no JSON: {error}"]) from error
-    return _read_yaml(path, text)
-
-
-def _read_yaml(path: Path, text: str) -> Any:
-    try:
-        import yaml  # an extra
-    except ImportError:
-        raise DocumentError(
-            [f"{path}: reading YAML needs PyYAML: pip install 'stepwell[yaml]'"]
-        ) from None
-
-    class Strict(yaml.SafeLoader):
-        """Refuses a key that is there twice, as `strict_json` does."""
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            seen: set[object] = set()
-            for key, _ in node.value:
-                if not isinstance(key, yaml.ScalarNode):
-                    continue
-                if (key.tag, key.value) in seen:
-                    raise KeyTwice(f"line {key.start_mark.line + 1}: {key.value:.80}")
-                seen.add((key.tag, key.value))
-            return super().construct_mapping(node, deep)
-
-    try:
-        return yaml.load(text, Strict)  # noqa: S506 - it is a safe one
-    except KeyTwice as error:
-        raise DocumentError([f"{path}: {error}"]) from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise DocumentError([f"{path} is no YAML: {error}"]) from error
-
-
 def parse(data: object, registry: TaskRegistry) -> WorkflowDocument:
     """The document that `data` is. Raises `DocumentError` with every fault that it has."""
     check_plain(data)
@@ -290,7 +240,26 @@ def _is_text(value: str) -> bool:
 
 def _fault(error: Any) -> str:
     said = "an object is wanted" if error["type"] == "model_type" else error["msg"]
+    if error["type"] == "extra_forbidden":
+        *where, key = error["loc"]
+        said = f"there is no such field; {what_there_is(str(key), _fields_at(where, key))}"
     return f"{_path(error['loc'])}: {said}"
+
+
+_PARTS = {
+    **dict.fromkeys(("steps", "on_error", "on_exit"), StepSpec),
+    "tasks": TaskSpec,
+    "condition": Condition,
+}
+
+
+def _fields_at(where: Sequence[str | int], key: object) -> list[str]:
+    """What the part of a document at this path has; and its input, which may be given with it."""
+    kind: type[BaseModel] = WorkflowDocument
+    for part in where:
+        kind = _PARTS.get(str(part), kind)
+    fields = [field.alias or name for name, field in kind.model_fields.items()]
+    return [*fields, "input"] if kind is WorkflowDocument and key != "input" else fields
 
 
 def _path(parts: Iterable[str | int]) -> str:

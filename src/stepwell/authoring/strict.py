@@ -1,14 +1,16 @@
-"""JSON that means one thing: no key twice in an object, and no numbers that JSON does not have.
+"""What is typed by people is taken as they meant it, or not at all: JSON that means one thing, and
+names that there are.
 
-Most readers let the last of two keys win, and say nothing; whoever wrote both meant something by
-each. To notice costs little: the decoder is made once, and looks where it makes objects anyway.
-Where the key stands is only found out once there is one.
+Most readers of JSON let the last of two keys win, and say nothing; whoever wrote both meant
+something by each. To notice costs little: the decoder is made once, and looks where it makes
+objects anyway. Where the key stands is only found out once there is one.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn, cast
 
 
@@ -43,6 +45,18 @@ def strict_json(text: str) -> Any:
         # The decoder goes from the inside out, and knows no places: the tree does.
         place = next(_places(_MARKING.decode(text), ""))
         raise KeyTwice(place) from None
+
+
+def what_there_is(key: str, names: Iterable[str]) -> str:
+    """What to say to someone who gave a name that there is not.
+
+    >>> what_there_is("aproved", ["number", "approved"])
+    'it has number, approved; did you mean approved?'
+    """
+    known = list(names)
+    close = difflib.get_close_matches(key, known, 1)
+    meant = f"; did you mean {close[0]}?" if close else ""
+    return f"it has {', '.join(known)}{meant}" if known else "it has none"
 
 
 class _Found(Exception):

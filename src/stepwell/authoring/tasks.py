@@ -16,6 +16,7 @@ from typing import Any, ClassVar, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
+from stepwell.authoring.strict import what_there_is
 from stepwell.errors import UnknownTask
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -166,10 +167,20 @@ class TaskRegistry:
         try:
             kind.model_validate(dict(params))
         except ValidationError as error:
-            return "; ".join(
-                f"{'.'.join(map(str, e['loc'])) or 'params'}: {e['msg']}" for e in error.errors()
-            )
+            return "; ".join(_fault(kind, e) for e in error.errors())
         return None
+
+
+STEERING = ("timeout", "retry_count", "retry_delay", "priority")
+"""Params that steer the engine, and that no task gets."""
+
+
+def _fault(kind: type[BaseModel], error: Any) -> str:
+    where = ".".join(map(str, error["loc"])) or "params"
+    if error["type"] != "extra_forbidden" or len(error["loc"]) > 1:
+        return f"{where}: {error['msg']}"
+    known = (*kind.model_fields, *STEERING)
+    return f"{where}: there is no such param; {what_there_is(where, known)}"
 
 
 def _checked(name: str) -> str:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rich.text import Text
 
-from stepwell.authoring.document import WorkflowDocument, parse, read_file
+from stepwell.authoring.document import WorkflowDocument, parse
+from stepwell.authoring.document_file import read_file
 from stepwell.authoring.tasks import Task, TaskRegistry, tasks
 from stepwell.cli import output
 from stepwell.cli.engines import looking

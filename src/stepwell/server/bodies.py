@@ -13,7 +13,8 @@ from typing import Any, cast
 
 from starlette.requests import ClientDisconnect, Request
 
-from stepwell.authoring.document import MAX_BYTES, check_plain
+from stepwell.authoring.document import check_plain
+from stepwell.authoring.document_file import MAX_BYTES
 from stepwell.authoring.strict import KeyTwice, strict_json
 from stepwell.errors import DocumentError
 from stepwell.server.patience import patience_of

@@ -10,7 +10,6 @@ Checks are pydantic's: a value that the Context does not allow is refused where 
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
@@ -19,6 +18,7 @@ from typing import Any, TypeVar, cast, get_args
 from pydantic import AliasChoices, BaseModel, Secret, SecretBytes, SecretStr, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
+from stepwell.authoring.strict import what_there_is
 from stepwell.errors import ContextStateError, UnserializableValue
 
 M = TypeVar("M", bound=BaseModel)
@@ -105,14 +105,10 @@ def not_declared(keys: Iterable[str], kind: type[BaseModel], whose: str) -> list
         kind: the model.
         whose: what it is called, such as "the Context of order".
     """
-    names = ", ".join(kind.model_fields)
-    has = f"it has {names}" if names else "it has no fields"
-    said: list[str] = []
-    for key in keys:
-        close = difflib.get_close_matches(key, declared(kind), 1)
-        meant = f"; did you mean {close[0]}?" if close else ""
-        said.append(f"{key:.80}: {whose} declares no such field; {has}{meant}")
-    return said
+    known = list(kind.model_fields)
+    return [
+        f"{key:.80}: {whose} declares no such field; {what_there_is(key, known)}" for key in keys
+    ]
 
 
 def unkept(kind: type[BaseModel]) -> str | None:
