@@ -254,7 +254,7 @@ class Client:
             raise RunNotFound(run_id)
         error = event.get("error")
         if error:
-            raise TypeRegistry(()).exception(ErrorInfo(error["type"], error["message"]))
+            raise TypeRegistry(()).exception(ErrorInfo.from_json(error))
         return event.get("result")
 
     async def stream(self, run_id: str, *, after: str | None = None) -> AsyncGenerator[StreamItem]:

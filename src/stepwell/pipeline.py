@@ -280,8 +280,8 @@ class Pipeline(PipelineBase):
         errors: dict[str, BaseException] = {}
         for one in failures:
             name = str(one["step"])
-            info = ErrorInfo(str(one["type"]), str(one["message"]))
-            errors[name] = record.errors.get(name) or TypeRegistry(()).exception(info)
+            made = TypeRegistry(()).exception(ErrorInfo.from_json(one))
+            errors[name] = record.errors.get(name) or made
         error = None if ending.error is None else handler.failure()
         if ending.status is RunStatus.FAILED:
             error = record.errors.get(ending.step or "", error)

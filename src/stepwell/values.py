@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol, TypeAlias
 
@@ -57,18 +58,82 @@ class ErrorInfo:
         message: `str(exception)`.
         details: further data that its owner gave, e.g. the path of an unserialisable value.
         live: the exception itself while its process is alive; never journaled.
+        where: the line of the user's code that it came from, e.g. `shop/orders.py:31 in charge`.
+            Two errors that differ in nothing else are equal.
     """
 
     type: str
     message: str
     details: Json = None
     live: BaseException | None = None
+    where: str | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, error: BaseException) -> ErrorInfo:
         """The data form of `error`; keeps the live exception beside it."""
         kind = type(error)
-        return cls(f"{kind.__module__}.{kind.__qualname__}", str(error), None, error)
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        return cls(name, str(error), None, error, where_raised(error))
+
+    def to_json(self) -> dict[str, Json]:
+        """What people are shown of it.
+
+        >>> ErrorInfo("builtins.ValueError", "no such day").to_json()
+        {'type': 'builtins.ValueError', 'message': 'no such day', 'where': None}
+        """
+        return {"type": self.type, "message": self.message, "where": self.where}
+
+    @classmethod
+    def from_json(cls, shown: Mapping[str, object], live: BaseException | None = None) -> ErrorInfo:
+        """What `to_json` showed; `live`: the exception itself, if it is still there."""
+        where = shown.get("where")
+        place = None if where is None else str(where)
+        return cls(str(shown["type"]), str(shown["message"]), None, live, place)
+
+
+RAISED_AT = "__raised_at__"
+"""The attribute in which an exception that was raised in another process brings along where."""
+
+_OURS = os.path.dirname(__file__).replace("\\", "/") + "/"
+_PYTHON = os.path.dirname(os.__file__).replace("\\", "/") + "/"
+
+
+def where_raised(error: BaseException) -> str | None:
+    """The innermost line on an exception's way that is the user's own: not stepwell's, nor
+    Python's, nor, if there is any other, a library's. None when there is no such line.
+
+    >>> try:
+    ...     int("one")
+    ... except ValueError as error:
+    ...     print(where_raised(error))  # doctest: +ELLIPSIS
+    <doctest ...>:2 in <module>
+    """
+    found, best = None, 0
+    step = error.__traceback__
+    while step is not None:
+        owner = _owner(step.tb_frame.f_code.co_filename)
+        if owner and owner >= best:
+            found, best = step, owner
+        step = step.tb_next
+    if found is None:
+        return getattr(error, RAISED_AT, None)
+    frame = found.tb_frame
+    path = frame.f_code.co_filename.replace("\\", "/")
+    # As much of the path as the module's name has parts: no word of where it is installed.
+    depth = str(frame.f_globals.get("__name__", "")).count(".") + 1
+    depth += path.endswith("/__init__.py")
+    file = "/".join(path.split("/")[-depth:])
+    return f"{file[-200:]}:{found.tb_lineno} in {frame.f_code.co_name[:100]}"
+
+
+def _owner(path: str) -> int:
+    """Whose a file is: 0 stepwell's or Python's, 1 a library's, 2 the user's."""
+    path = path.replace("\\", "/")
+    if path.startswith((_OURS, "<frozen")):
+        return 0
+    if "/site-packages/" in path or "/dist-packages/" in path:
+        return 1
+    return 0 if path.startswith(_PYTHON) else 2
 
 
 class TimerHandle(Protocol):

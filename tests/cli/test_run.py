@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ def test_with_json_success_and_failure_are_documents(run_cli: Cli) -> None:
     assert (fine["status"], fine["result"], fine["error"]) == ("completed", "Hello you", None)
     bad = run_cli("run", "shop:Broken", "--json", code=1).json
     assert bad["status"] == "failed"
+    place = bad["error"].pop("where")
+    assert re.fullmatch(r"shop\.py:\d+ in work", place)
     assert bad["error"] == {"type": "builtins.ValueError", "message": "no good", "step": "work"}
 
 

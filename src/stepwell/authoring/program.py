@@ -177,9 +177,15 @@ class TypeRegistry:
     def exception(self, info: ErrorInfo) -> BaseException:
         """The live exception of `info`, or the best likeness that its data allows: builtin and
         declared exceptions, and this library's own, as themselves, all others as
-        `RestoredError`."""
+        `RestoredError`. A note says where the first one was raised."""
         if info.live is not None:
             return info.live
+        likeness = self._likeness(info)
+        if info.where is not None:
+            likeness.add_note(f"It was raised at {info.where}.")
+        return likeness
+
+    def _likeness(self, info: ErrorInfo) -> BaseException:
         own = rebuilt(info.type, info.message)
         if own is not None:
             return own

@@ -145,7 +145,7 @@ def lines_of(entry: Entry, work: Work | None) -> Iterator[Line]:
             fields: dict[str, Json] = {
                 **of,
                 "attempt": tries,
-                "error": {"type": failure.type, "message": failure.message},
+                "error": failure.to_json(),
                 "retry_at": iso(at),
             }
             if at is None:
@@ -189,7 +189,7 @@ def _event(given: Message) -> dict[str, Json]:
         child = given.payload
         ended: dict[str, Json] = {"child": child.run, "status": child.status.value}
         if child.error is not None:
-            ended["error"] = {"type": child.error.type, "message": child.error.message}
+            ended["error"] = child.error.to_json()
         if child.result is not None:
             ended["result"] = plain(child.result.payload)
         return {"event": given.tag, "fields": ended}
@@ -230,7 +230,7 @@ def _end(entry: RunEnded) -> Line:
     fields: dict[str, Json] = {"status": entry.status.value, "step": entry.step}
     text = entry.status.value
     if entry.error is not None:
-        fields["error"] = {"type": entry.error.type, "message": entry.error.message}
+        fields["error"] = entry.error.to_json()
         text += f" {error(entry.error)}"
     if entry.result is not None:
         fields["result"] = plain(entry.result.payload)

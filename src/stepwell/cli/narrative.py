@@ -91,7 +91,7 @@ def message(given: Message) -> str:
 
 def error(info: ErrorInfo) -> str:
     """An error: its type and text."""
-    return output.error_text({"type": info.type, "message": info.message})
+    return output.error_text(info.to_json(), place=True)
 
 
 def _plainly(entry: Entry) -> str:

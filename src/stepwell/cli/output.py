@@ -272,13 +272,14 @@ def name_of(run: RunInfo) -> str:
     return run.correlation if run.workflow == NAME and run.correlation else run.workflow
 
 
-def error_text(error: Mapping[str, Json] | None) -> str:
-    """An error as it stands with a run, in one line."""
+def error_text(error: Mapping[str, Json] | None, *, place: bool = False) -> str:
+    """An error as it stands with a run, in one line; `place`: with where it came from."""
     if not error:
         return ""
     kind = str(error.get("type") or "").removeprefix("builtins.").removeprefix("stepwell.errors.")
     message = str(error.get("message") or "")
-    return f"{kind}: {message}" if message else kind
+    where = f" ({error['where']})" if place and error.get("where") else ""
+    return f"{kind}: {message}{where}" if message else f"{kind}{where}"
 
 
 def pretty(value: object) -> str:

@@ -39,7 +39,7 @@ from stepwell.cli.options import (
     shared_options,
 )
 from stepwell.cli.progress import Lines, Picture, Progress
-from stepwell.cli.running import Ended, InMemory, Kept, Watched, complaints, place_of
+from stepwell.cli.running import Ended, InMemory, Kept, Watched, complaints
 from stepwell.cli.view import View
 from stepwell.errors import WorkflowRuntimeError
 from stepwell.kernel.outcomes import Message
@@ -376,7 +376,7 @@ class Start:
         where = f"in step {ended.step!r}" if ended.step else ""
         if ended.attempts > 1:
             where += f" after {ended.attempts} tries"
-        place = place_of(ended.live)
+        place = str((ended.error or {}).get("where") or "")
         if place:
             where += f", {place}" if where else place
         rows: list[tuple[str, str | Text]] = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -25,7 +24,7 @@ class Ended:
     Attributes:
         status: a terminal one.
         result: what it gave.
-        error: type and message of what it failed with.
+        error: what it failed with.
         step: the step that failed it; attempts: after so many tries.
         live: the exception itself.
     """
@@ -77,7 +76,7 @@ class InMemory:
         return Ended(
             ending.status,
             None,
-            {"type": error.type, "message": error.message},
+            error.to_json(),
             ending.step,
             ending.attempts,
             error.live,
@@ -151,23 +150,3 @@ def response_tag(program: Program) -> str:
         if issubclass(kind, HumanResponseEvent) and kind is not HumanResponseEvent
     ]
     return kinds[0] if len(kinds) == 1 else HumanResponseEvent.__name__
-
-
-def place_of(error: BaseException | None) -> str:
-    """Where in the user's code an exception was raised: the innermost line that is neither
-    stepwell's nor a library's."""
-    if error is None:
-        return ""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [
-        f
-        for f in frames
-        if "/stepwell/" not in f.filename.replace("\\", "/")
-        and "site-packages" not in f.filename
-        and "/lib/python" not in f.filename.replace("\\", "/")
-    ]
-    return (
-        f"{own[-1].filename.replace(chr(92), '/').rpartition('/')[2]}:{own[-1].lineno}"
-        if own
-        else ""
-    )

@@ -154,7 +154,7 @@ def _error(work: Work) -> str:
     error = work.error
     if error is None:
         return ""
-    return output.error_text({"type": error.type, "message": error.message})
+    return output.error_text(error.to_json(), place=True)
 
 
 def _together(step: str, works: Sequence[Work]) -> Sequence[str | Text]:
@@ -185,7 +185,7 @@ def _ending(console: Console, info: RunInfo, history: History, again: str) -> No
         return
     rows: list[tuple[str, str | Text]] = []
     if end.error is not None and info.status is not RunStatus.COMPLETED:
-        text = output.error_text({"type": end.error.type, "message": end.error.message})
+        text = output.error_text(end.error.to_json(), place=True)
         if end.step:
             tries = f" after {end.attempts} tries" if end.attempts > 1 else ""
             text += f" (in step {step_said(end.step)!r}{tries})"

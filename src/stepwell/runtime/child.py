@@ -29,9 +29,10 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import ForkingPickler
-from typing import NoReturn, cast
+from typing import NoReturn, TypeAlias, cast
 
 from stepwell.errors import ExecutionRefused
+from stepwell.values import RAISED_AT, where_raised
 
 # Written and read in slices, so that no read asks the system for the whole of a big value at once.
 SLICE_BYTES = 1 << 20
@@ -45,6 +46,8 @@ PATIENCE_SECONDS = 0.5
 ORPHAN_SECONDS = 1.0
 
 DONE, FAILED, REFUSED = "done", "failed", "refused"
+_Answer: TypeAlias = "tuple[str, object, str, str | None]"
+# one of these words, the result or the error or what was refused, a trace, where it was raised
 
 _books = threading.Lock()
 """Held to start and to reap: multiprocessing keeps its children in a plain set, and reaps those of
@@ -180,15 +183,15 @@ def _perform(task: bytearray) -> list[bytes]:
     try:
         func, kwargs = cast("tuple[Callable[..., object], dict[str, object]]", unpack(task))
     except Exception as error:  # not importable here, for example
-        return pack((REFUSED, f"it can't be loaded in another process: {error!r}", ""))
+        return pack((REFUSED, f"it can't be loaded in another process: {error!r}", "", None))
     try:
         value = func(**kwargs)
     except Exception as error:  # goes to the parent, where the call fails with it
         return _failed(error)
     try:
-        return pack((DONE, value, ""))
+        return pack((DONE, value, "", None))
     except Exception as error:
-        return pack((REFUSED, f"its result can't be sent: {_shown.repr(value)}: {error}", ""))
+        return pack((REFUSED, f"its result can't be sent: {_shown.repr(value)}: {error}", "", None))
 
 
 def _failed(error: Exception) -> list[bytes]:
@@ -196,13 +199,16 @@ def _failed(error: Exception) -> list[bytes]:
     received."""
     below = None if error.__traceback__ is None else error.__traceback__.tb_next
     trace = "".join(traceback.format_exception(type(error), error, below))
+    where = where_raised(error)
     try:
-        parts = pack((FAILED, error, trace))
-        _, back, _ = cast("tuple[str, object, str]", unpack(b"".join(parts)))
+        parts = pack((FAILED, error, trace, where))
+        _, back, *_ = cast("_Answer", unpack(b"".join(parts)))
         if type(back) is not type(error):
             raise TypeError(f"{_shown.repr(back)} would arrive")
     except Exception as reason:
-        return pack((REFUSED, f"its error can't be sent: {_shown.repr(error)}: {reason}", trace))
+        return pack(
+            (REFUSED, f"its error can't be sent: {_shown.repr(error)}: {reason}", trace, where)
+        )
     return parts
 
 
@@ -256,12 +262,13 @@ class Child:
         except Gone:
             raise refused(self._end()) from None
         try:
-            kind, value, trace = cast("tuple[str, object, str]", unpack(data))
+            kind, value, trace, where = cast("_Answer", unpack(data))
         except Exception as error:
             raise refused(f"what it gave can't be received: {error!r}") from error
         if kind == DONE:
             return value
         failure = cast(Exception, value) if kind == FAILED else refused(str(value))
+        failure.__dict__[RAISED_AT] = where
         if trace:
             failure.add_note(f"In the process of step {step!r}:\n{trace.rstrip()}")
         raise failure

@@ -215,12 +215,18 @@ def decode_child(data: bytes, types: TypeRegistry) -> ChildResult:
 
 
 def _write_error(e: ErrorInfo, _types: TypeRegistry) -> str:
-    return _quote([e.type, e.message] if e.details is None else [e.type, e.message, e.details])
+    row: list[Json] = [e.type, e.message]
+    if e.details is not None or e.where is not None:
+        row.append(e.details)
+    if e.where is not None:
+        row.append(e.where)
+    return _quote(row)
 
 
 def _read_error(row: list[Any], _types: TypeRegistry) -> ErrorInfo:
-    kind, message, *details = _of(row, 2, 3)
-    return ErrorInfo(_text(kind), _text(message), *details)
+    kind, message, *rest = _of(row, 2, 3, 4)
+    details, where = (*rest, None, None)[:2]
+    return ErrorInfo(_text(kind), _text(message), details, None, where and _text(where))
 
 
 def _write_input(value: Message | tuple[Message, ...], types: TypeRegistry) -> str:

@@ -94,7 +94,8 @@ def _write(value: object, types: TypeRegistry) -> Any:
         case list():
             return [_write(v, types) for v in cast("list[object]", value)]
         case ErrorInfo():
-            return {"c": "ErrorInfo", "v": [value.type, value.message, value.details]}
+            row = [value.type, value.message, value.details]
+            return {"c": "ErrorInfo", "v": row if value.where is None else [*row, value.where]}
         case _:
             kind = type(value)
             row = [_write(getattr(value, f.name), types) for f in fields(_PARTS[kind.__name__])]
@@ -121,10 +122,11 @@ def _read(data: Any, types: TypeRegistry) -> object:
         case "t":
             return tuple(_read(v, types) for v in value)
         case "c" if value == "ErrorInfo":
-            told, message, details = rest[0][1]
-            if not (isinstance(told, str) and isinstance(message, str)):
+            told, message, details, *where = rest[0][1]
+            texts = [told, message, *where]
+            if len(where) > 1 or not all(isinstance(text, str) for text in texts):
                 raise ValueError(f"an error can't be {rest[0][1]!r:.100}")
-            return ErrorInfo(told, message, details)
+            return ErrorInfo(told, message, details, None, *where)
         case "c":
             return _made(_PARTS[value], [_read(v, types) for v in rest[0][1]])
         case _:

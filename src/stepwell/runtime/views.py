@@ -150,11 +150,7 @@ def run_detail(run: Run) -> Json:
             return {}
         return {
             "reason": run.error.message,
-            "error": {
-                "type": run.error.type,
-                "message": run.error.message,
-                "step": run.failed_step,
-            },
+            "error": {**run.error.to_json(), "step": run.failed_step},
         }
     return {"waits": [_wait_json(w) for w in waits_of(run, SHOWN)]}
 

@@ -335,8 +335,9 @@ def _error(error: Mapping[str, Any] | None) -> Iterable[Html]:
     if error is None:
         return
     yield el("h2", "Error")
-    where = f" in {error['step']}" if error.get("step") else ""
-    yield el("p", f"{error['type']}{where}", class_="bad")
+    step = f" in {error['step']}" if error.get("step") else ""
+    place = f" ({error['where']})" if error.get("where") else ""
+    yield el("p", f"{error['type']}{step}{place}", class_="bad")
     yield el("pre", cut(str(error["message"]), MOST))
 
 
@@ -360,7 +361,8 @@ def _task(task: Mapping[str, Any]) -> list[Html]:
     took = task["seconds"]
     error = cast("Mapping[str, Any] | None", task["error"])
     if error is not None:
-        last = el("span", cut(f"{error['type']}: {error['message']}", 300), class_="bad")
+        place = f" ({error['where']})" if error["where"] else ""
+        last = el("span", cut(f"{error['type']}: {error['message']}", 300), place, class_="bad")
     elif task["result"] is None:
         last = Html("")
     else:

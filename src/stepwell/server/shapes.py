@@ -93,6 +93,7 @@ class Error(Shape):
 
     type: str
     message: str
+    where: str | None = None
     step: str | None = None
 
 

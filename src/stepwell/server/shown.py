@@ -261,7 +261,7 @@ def _together(tasks: Sequence[Mapping[str, Json]]) -> str:
 
 def error_json(error: ErrorInfo | None) -> Json:
     """An error as JSON values."""
-    return None if error is None else {"type": error.type, "message": error.message}
+    return None if error is None else error.to_json()
 
 
 def summary(info: RunInfo, links: Mapping[str, str]) -> dict[str, Any]:

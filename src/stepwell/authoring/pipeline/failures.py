@@ -58,8 +58,7 @@ class FailedHandler(PipelineHandler):
         noted: dict[str, Any] = {
             "scope": place.scope.value,
             "step": name,
-            "type": info.type,
-            "message": info.message,
+            **info.to_json(),
             "attempts": failure.attempts,
             "elapsed": failure.elapsed,
         }

@@ -131,8 +131,7 @@ def _group_error(
     for one in failed:
         live = None if record is None else record.errors.get(str(one["step"]))
         if not isinstance(live, Exception):
-            info = ErrorInfo(str(one["type"]), str(one["message"]))
-            made = TypeRegistry(()).exception(info)
+            made = TypeRegistry(()).exception(ErrorInfo.from_json(one))
             live = made if isinstance(made, Exception) else RuntimeError(str(made))
         errors.append(live)
     names = ", ".join(str(one["step"]) for one in failed)

@@ -345,7 +345,7 @@ def failed_with(owner: PipelineBase, attempt: PipelineAttempt, noted: Mapping[st
     name = str(noted["step"])
     record = record_of(owner, attempt.run_id)
     live = None if record is None else record.errors.get(name)
-    info = ErrorInfo(str(noted["type"]), str(noted["message"]), None, live)
+    info = ErrorInfo.from_json(noted, live)
     attempts, elapsed = int(noted["attempts"]), float(noted["elapsed"])
     passed = Failure(name, Message(GO, None), info, attempts, elapsed, attempt.now())
     return Fail(info, final=True, passed=passed)
@@ -386,7 +386,7 @@ def shown_failures(
     for one in failures:
         live = None if record is None else record.errors.get(str(one["step"]))
         if live is None:
-            live = TypeRegistry(()).exception(ErrorInfo(str(one["type"]), str(one["message"])))
+            live = TypeRegistry(()).exception(ErrorInfo.from_json(one))
         shown[f"{one['scope']}_error"] = {"step": one["step"], "error": live}
         shown["error_message"] = str(live)
     return {key: value for key, value in shown.items() if key not in taken}
