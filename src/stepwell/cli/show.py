@@ -185,10 +185,11 @@ def _ending(console: Console, info: RunInfo, history: History, again: str) -> No
         return
     rows: list[tuple[str, str | Text]] = []
     if end.error is not None and info.status is not RunStatus.COMPLETED:
-        text = output.error_text(end.error.to_json(), place=True)
+        text = output.error_text(end.error.to_json(), place=not end.step)
         if end.step:
             tries = f" after {end.attempts} tries" if end.attempts > 1 else ""
-            text += f" (in step {step_said(end.step)!r}{tries})"
+            place = f", {end.error.where}" if end.error.where else ""
+            text += f" (in step {step_said(end.step)!r}{tries}{place})"
         rows += [("error", Text(text, "red")), ("again", output.command(again))]
     if end.result is not None:
         rows.append(("result", output.pretty(result_of(end.result))))
