@@ -283,3 +283,23 @@ async def test_a_copy_of_an_event_workflow_has_to_fit_its_event(api: Api) -> Non
     await ended(api, run_id)
     assert (await forked(api, run_id, input={"anything": 1})).status_code == 202
     assert "n: " in refused(await forked(api, run_id, input={"n": "many"}), "bad_input")
+
+
+# --- names that nothing waits for ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["told-order", "told-flow"])
+async def test_why_names_what_was_sent_and_nothing_waits_for(api: Api, name: str) -> None:
+    """It may have come early, so it is taken; or its name is misspelt."""
+    run_id = await begun(api, name, **({"number": 1} if name == "told-order" else {}))
+    quiet = (await api.get(f"/api/workflow/{run_id}")).json()["why"]
+    await api.post(f"/api/workflow/{run_id}/signal/aproval", json={})
+    why = quiet
+    for _ in range(10_000):
+        why = (await api.get(f"/api/workflow/{run_id}")).json()["why"]
+        if "aproval" in why:
+            break
+        await asyncio.sleep(0)
+    assert "approval" in why
+    assert why.endswith(" Nothing waits for what it was sent and keeps: aproval.")
+    assert "Nothing waits" not in quiet

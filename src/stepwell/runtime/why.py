@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import replace
 
-from stepwell.authoring.words import MOVED, step_said, wanted
+from stepwell.authoring.words import MOVED, step_said, tag_said, wanted
 from stepwell.kernel.definition import Definition
 from stepwell.kernel.journal import Entry, Joined, Published, Unhandled, WorkAdded, WorkDone
 from stepwell.kernel.rest import held_up, in_vain
@@ -101,10 +101,11 @@ def _by_status(
     told = [_told(w, now, info.id) for w in waits] + [s for s in steps if "again" in s]
     told += _sleeping(run)
     ends = _ends(info, run, waits) if told and held else ""
+    early = _early(run) if told else ""
     if not told:
         told = [_rest(info, run, definition, last)]
     after = "" if known else f" What comes is kept, but {nobody}."
-    return Why(info.status, f"waiting {'; '.join(told)}.{ends}{after}", waits, steps)
+    return Why(info.status, f"waiting {'; '.join(told)}.{ends}{early}{after}", waits, steps)
 
 
 def _said(reason: str | None) -> str:
@@ -119,6 +120,16 @@ def _ends(info: RunInfo, run: Run | None, waits: Iterable[WaitInfo]) -> str:
     if any(w.due is not None and w.due <= run.deadline for w in waits):
         return ""
     return f" The run times out at {_at(run.deadline)}."
+
+
+def _early(run: Run | None) -> str:
+    """What has come that nothing waits for: perhaps too early, perhaps by a wrong name."""
+    slots = () if run is None else (run.inbox or ())
+    names = [tag_said(slot) or slot for slot in slots if not slot.startswith("wait:")]
+    if not names:
+        return ""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f" Nothing waits for what it was sent and keeps: {', '.join(names[:SHOWN])}{more}."
 
 
 def last_word(entries: Iterable[Entry]) -> str:
