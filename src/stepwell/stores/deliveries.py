@@ -18,7 +18,7 @@ class Done(NamedTuple):
     future: asyncio.Future[object]
     loop: asyncio.AbstractEventLoop
     result: object
-    error: Exception | None
+    error: BaseException | None
 
 
 class Deliveries:

@@ -76,7 +76,7 @@ class Loads:
         runs = [*dict.fromkeys(each.run for each in asked)]
         try:
             found = {loaded.row.id: loaded for loaded in self._load(runs)}
-        except Exception as error:
+        except BaseException as error:  # for those who wait
             if len(asked) > 1:  # what is wrong with one run is nothing to the others
                 for each in asked:
                     self._trip((each,))
@@ -87,6 +87,6 @@ class Loads:
         self._deliveries.complete(done, loud=False)
 
 
-def _done(asked: _Asked, loaded: Loaded | None, error: Exception | None) -> Done:
+def _done(asked: _Asked, loaded: Loaded | None, error: BaseException | None) -> Done:
     # A future is invariant in what it gives.
     return Done(cast("asyncio.Future[object]", asked.future), asked.loop, loaded, error)
