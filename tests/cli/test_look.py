@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -184,6 +185,18 @@ def test_show_says_what_failed_a_run(runs: str, run_cli: Cli) -> None:
     said = run_cli("show", "bad").out
     assert re.search(r"^work +failed +2 .*ValueError: no good", said, re.MULTILINE)
     assert re.search(r"\(in step 'work' after 2 tries,\s+shop\.py:\d+ in work\)", said)
+
+
+def test_a_narrow_terminal_is_shown_whole_errors_and_results_to_be_copied(
+    run_cli: Cli, url: str, shop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "a name of several words " * 5
+    run_cli("run", "shop:Hello", "-i", f"name={name}", "-q", "--id", "long", "--store", url)
+    run_cli("run", "shop:Broken", "-q", "--id", "bad", "--store", url, code=1)
+    monkeypatch.setenv("COLUMNS", "50")
+    said = run_cli("show", "long", "--store", url).out
+    assert json.loads(said[said.index("result") + len("result") :]) == f"Hello {name}"
+    assert "\n  ValueError: no good" in run_cli("show", "bad", "--store", url).out
 
 
 @pytest.mark.parametrize("command", ["show", "why"])

@@ -238,7 +238,7 @@ def facts(console: Console, rows: Iterable[tuple[str, str | Text]]) -> None:
 
 
 def command(text: str) -> Text:
-    """A command to be copied: never wrapped by us, so that what is copied is one line."""
+    """What is to be copied, a command or JSON: never wrapped by us, so that it stays what it is."""
     return Text(text, no_wrap=True)
 
 

@@ -117,7 +117,7 @@ def _steps(console: Console, history: History, each: bool) -> None:
             rows += [_alone(work) for work in works]
     header = ("step", "status", "tries", "began", "took", "about")
     if rows:
-        output.table(console, header, rows, give=(5, 0))
+        output.table(console, header, rows, give=(5, 0), below=5)
 
 
 def _of_machinery(step: str) -> bool:
@@ -192,7 +192,7 @@ def _ending(console: Console, info: RunInfo, history: History, again: str) -> No
             text += f" (in step {step_said(end.step)!r}{tries}{place})"
         rows += [("error", Text(text, "red")), ("again", output.command(again))]
     if end.result is not None:
-        rows.append(("result", output.pretty(result_of(end.result))))
+        rows.append(("result", output.command(output.pretty(result_of(end.result)))))
     if rows:
         console.print()
         output.facts(console, rows)
