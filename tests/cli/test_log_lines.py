@@ -117,3 +117,22 @@ def test_of_a_failed_step_the_trace_begins_with_the_users_code(log: Log) -> None
     assert "mine" in second["trace"]
     assert "trace" not in third
     assert fourth["trace"] == "ValueError: of nobody"
+
+
+def test_of_hidden_steps_only_what_is_new_is_told(log: Log) -> None:
+    """`@on_fail` and the reducers of a group are the user's, and may fail."""
+
+    def tell(level: int, step: str) -> None:
+        logging.getLogger("stepwell").log(level, step, extra={"stepwell": {"step": step}})
+
+    with log.open("json", debug=True):
+        for step in ("(failed)", "(on fail)", "(join of both)", "mine"):
+            tell(logging.WARNING, step)
+            tell(logging.INFO, step)
+    assert [(row["level"], row["step"]) for row in map(json.loads, log.lines)] == [
+        ("warning", "(on fail)"),
+        ("info", "(on fail)"),
+        ("warning", "(join of both)"),
+        ("warning", "mine"),
+        ("info", "mine"),
+    ]

@@ -25,7 +25,8 @@ from rich.console import Console
 from rich.text import Text
 
 import stepwell
-from stepwell.authoring.words import is_hidden
+from stepwell.authoring.pipeline.handlers import FAILED
+from stepwell.authoring.words import ON_FAIL, is_hidden
 from stepwell.runtime.attempt import current
 
 LogFormat = Literal["text", "json"]
@@ -70,8 +71,8 @@ class LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """One record."""
-        if is_hidden(str(getattr(record, "stepwell", {}).get("step", ""))):
-            return  # a part of the machinery: what it passes on was told already
+        if _of_machinery(record):
+            return
         try:
             fields = fields_of(record)
             if self._json:
@@ -122,6 +123,15 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
     elif record.exc_info:
         fields["trace"] = logging.Formatter().formatException(record.exc_info)
     return fields
+
+
+def _of_machinery(record: logging.LogRecord) -> bool:
+    """Whether it tells of a step that no user wrote, and nothing that was not told already."""
+    told = cast("Mapping[str, Any]", getattr(record, "stepwell", {}))
+    step = str(told.get("step", ""))
+    if record.levelno >= logging.WARNING:
+        return step == FAILED  # it passes on what failed another one
+    return is_hidden(step) and step != ON_FAIL
 
 
 def _where(record: logging.LogRecord) -> dict[str, Any]:
