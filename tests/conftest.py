@@ -11,14 +11,16 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from stepwell.stores.sqlite import connection
 
 # `make test` passes --hypothesis-profile=ci: the same examples each time, on machines of any speed.
 # A developer's plain `pytest` searches on, and keeps what it found in .hypothesis.
-settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
-settings.register_profile("dev", deadline=None)
+# Neither takes a machine that halts for a slow test: the check `too_slow` looks at a clock.
+_TIMELESS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", _TIMELESS, derandomize=True, print_blob=True)
+settings.register_profile("dev", _TIMELESS)
 settings.load_profile("dev")
 
 # How often the loop may turn before what a test left behind counts as left behind: a task that
