@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -14,6 +15,7 @@ from rich.console import Console
 from stepwell.authoring.machine.define import find_machine
 from stepwell.authoring.strict import strict_json
 from stepwell.cli.log_lines import LogFormat, service_log
+from stepwell.errors import WorkflowNotRegistered
 from stepwell.tasks import TaskFailed
 
 
@@ -112,7 +114,13 @@ def test_of_a_failed_step_the_trace_begins_with_the_users_code(log: Log) -> None
         told(raised(mine))
         told(TaskFailed("task 'x' failed"))
         told(ValueError("of nobody"))
-    first, second, third, fourth = map(json.loads, log.lines)
+        try:
+            asyncio.run(asyncio.to_thread(mine))
+        except WorkflowNotRegistered as error:
+            error.__traceback__ = getattr(error.__traceback__, "tb_next", None)  # from asyncio on
+            told(error)
+    first, second, third, fourth, fifth = map(json.loads, log.lines)
+    assert "test_log_lines.py" in fifth["trace"].splitlines()[1]
     assert "test_log_lines.py" in first["trace"].splitlines()[1]
     assert "mine" in second["trace"]
     assert "trace" not in third

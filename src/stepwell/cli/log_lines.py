@@ -11,6 +11,8 @@ nothing that was logged can pretend to be another one.
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import contextlib
 import json
 import logging
@@ -46,8 +48,10 @@ _USUAL = frozenset({*vars(logging.makeLogRecord({})), *_OWN})
 
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
-_HERE = str(Path(stepwell.__file__).parent)
-"""Where the code of this library is."""
+_CALLERS = tuple(
+    str(Path(str(module.__file__)).parent) for module in (stepwell, asyncio, concurrent.futures)
+)
+"""Where the code is that calls the user's."""
 
 OF_SERVICE = "stepwell.serve"
 """The logger that tells how the service itself is."""
@@ -150,7 +154,7 @@ def _trace(error: BaseException) -> str:
     """The trace of what a step raised, from the user's code on; of an error that says all by itself
     there is none."""
     last = error.__traceback__
-    while last is not None and last.tb_frame.f_code.co_filename.startswith(_HERE):
+    while last is not None and last.tb_frame.f_code.co_filename.startswith(_CALLERS):
         last = last.tb_next
     if last is None:
         if type(error).__module__.startswith("stepwell.") and error.__cause__ is None:
