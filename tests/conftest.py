@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from stepwell.runtime import telemetry
 from stepwell.stores.sqlite import connection
 
 # `make test` passes --hypothesis-profile=ci: the same examples each time, on machines of any speed.
@@ -47,6 +48,15 @@ def _stores_do_not_wait_for_the_disk() -> Iterator[None]:
 def synced(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that look for what a store would wait."""
     monkeypatch.setattr(connection, "_SYNCHRONOUS", _SYNCED)
+
+
+@pytest.fixture(autouse=True)
+def _nobody_listens_for_longer() -> Iterator[None]:
+    """Who listens and does not stop would have the runs of later tests logged. A service listens
+    for as long as its process lives."""
+    before = list(telemetry._listeners)
+    yield
+    telemetry._listeners[:] = before
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,11 +7,22 @@ from datetime import UTC, datetime
 
 import pytest
 
+from stepwell.authoring.machine import define
 from stepwell.machine import WorkflowEngine
 from stepwell.testing import SynchronousExecutor
 
 BEGIN = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 """When the executor's time begins."""
+
+
+@pytest.fixture(autouse=True)
+def _definitions_end_with_their_test() -> Iterator[None]:
+    """An engine knows all that is defined in this process: classes of earlier tests, which nobody
+    has any more but the collector, would be among them, with their schedules."""
+    before = dict(define._machines)
+    yield
+    define._machines.clear()
+    define._machines.update(before)
 
 
 @pytest.fixture
