@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -70,6 +71,24 @@ def test_time_stands_still_while_a_thread_is_at_work() -> None:
         return happened
 
     assert run_virtual(main) == ["thread", "timer"]
+
+
+def test_threads_are_let_end_in_real_time() -> None:
+    """asyncio gives them 300 seconds, since Python 3.12: virtual ones would be over at once."""
+
+    async def main() -> None:
+        held = threading.Event()
+        pool = ThreadPoolExecutor(1)
+        asyncio.get_running_loop().set_default_executor(pool)
+        await asyncio.to_thread(held.clear)
+        left = pool.submit(held.wait)  # nothing that the loop knows of
+        ending = asyncio.create_task(asyncio.get_running_loop().shutdown_default_executor())
+        threading.Timer(0.05, held.set).start()
+        async with asyncio.timeout(300):
+            await ending
+        assert left.done()
+
+    run_virtual(main)
 
 
 def test_what_can_never_come_is_an_error_that_names_who_waits() -> None:

@@ -300,6 +300,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _returned(self, _future: asyncio.Future[Any]) -> None:
         self.outstanding -= 1
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """As always; time stands still until its threads have ended, so there is no limit."""
+        self.outstanding += 1
+        try:
+            await super().shutdown_default_executor()
+        finally:
+            self.outstanding -= 1
+
     def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:
         """As always; time stands still while there is one."""
         super().add_reader(fd, callback, *args)
