@@ -52,11 +52,12 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _nobody_listens_for_longer() -> Iterator[None]:
-    """Who listens and does not stop would have the runs of later tests logged. A service listens
-    for as long as its process lives."""
-    before = list(telemetry._listeners)
+    """Who listens and does not stop would have the runs of later tests logged, and so would who
+    sets a level. A service does both for as long as its process lives."""
+    before, level = list(telemetry._listeners), telemetry.logger.level
     yield
     telemetry._listeners[:] = before
+    telemetry.logger.setLevel(level)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,7 +14,9 @@ from stepwell.server import examples, shapes
 
 @pytest.fixture(scope="module")
 def api() -> dict[str, Any]:
-    return stepwell.asgi(Engine("memory://")).openapi()
+    app = stepwell.asgi(Engine("memory://"))
+    app.state.stop_listening()
+    return app.openapi()
 
 
 def operations(api: dict[str, Any]) -> list[dict[str, Any]]:
