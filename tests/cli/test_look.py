@@ -129,6 +129,9 @@ def test_a_document_goes_by_its_name(run_cli: Cli, url: str) -> None:
 
     kept(url, begin, Documents())
     at = ("--store", url)
+    gave = {"steps.0.task_a": {"task": "task_a", "params": {}}}
+    assert run_cli("show", "m1", "--json", *at).json["result"] == gave
+    assert '"steps.0": [' not in run_cli("show", "m1", *at).out
     assert [line.split()[2] for line in run_cli("ls", *at).out.splitlines()[1:]] == [
         "daily",
         "monthly",

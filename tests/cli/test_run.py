@@ -333,7 +333,9 @@ NUMBERS = {
     "steps": [
         {
             "execution_type": "sequential",
-            "tasks": [{"name": "task_a", "params": {"n": {"$ref": "input.n"}}}],
+            "tasks": [
+                {"name": "task_a", "params": {"n": {"$ref": "input.n"}, "m": {"$ref": "input.m"}}}
+            ],
         }
     ],
     "input": {"n": 21, "m": 1},
@@ -342,8 +344,10 @@ NUMBERS = {
 
 def test_the_input_of_a_document_may_stand_with_it_as_in_requests(run_cli: Cli) -> None:
     Path("flow.json").write_text(json.dumps(NUMBERS))
-    assert run_cli("run", "flow.json", "-q").json["input"] == {"n": 21, "m": 1}
-    assert run_cli("run", "flow.json", "-q", "-i", "n=4").json["input"] == {"n": 4, "m": 1}
+    given = {"task": "task_a", "params": {"n": 21, "m": 1}}
+    assert run_cli("run", "flow.json", "-q").json == {"steps.0.task_a": given}
+    given = {"task": "task_a", "params": {"n": 4, "m": 1}}
+    assert run_cli("run", "flow.json", "-q", "-i", "n=4").json == {"steps.0.task_a": given}
     Path("flow.json").write_text(json.dumps({**NUMBERS, "input": 5}))
     assert "input: an object is wanted" in run_cli("run", "flow.json", code=2).err
 

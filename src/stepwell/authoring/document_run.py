@@ -40,6 +40,7 @@ OWN_DOCUMENT = "(document)"
 """Where the message that a run begins with has the document."""
 
 _KEPT = 256
+_SCOPES = ("steps.", "on_error.", "on_exit.")  # what the places of tasks begin with
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,27 @@ def _edited(tag: str, data: Json, fields: Mapping[str, Json]) -> Json:
     given = {**(held if isinstance(held, Mapping) else {}), **fields}
     check_plain(given, "the input")
     return {**data, "input": given}
+
+
+def given_by(results: Mapping[str, Any]) -> dict[str, Any]:
+    """What the tasks of a document gave, by place: what people see of a run's result.
+
+    Args:
+        results: what the run's state holds: of each task its status and result, and more.
+
+    >>> given_by({"input": {}, "steps.0.a": {"status": "succeeded", "result": 1}, "steps.0": []})
+    {'steps.0.a': 1}
+    """
+    noted = {
+        place: cast("Mapping[str, Any]", found)
+        for place, found in results.items()
+        if place.startswith(_SCOPES) and isinstance(found, Mapping)
+    }
+    return {
+        place: found.get("result")
+        for place, found in noted.items()
+        if found.get("status") == TaskStatus.SUCCEEDED.value
+    }
 
 
 async def _never() -> None:

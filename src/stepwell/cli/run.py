@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Mapping
 from typing import Any, cast
 
 import click
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 
-from stepwell.authoring.document_run import Documents
+from stepwell.authoring.document_run import Documents, given_by
 from stepwell.authoring.program import Program
 from stepwell.authoring.starting import dropped
 from stepwell.cli import output
@@ -348,10 +348,13 @@ class Start:
         if failed:
             self._tell_failure(ended, run_id)
         error = {**(ended.error or {}), "step": ended.step} if failed else None
+        result = ended.result
+        if isinstance(self.workflow, Documents) and isinstance(result, Mapping):
+            result = given_by(cast("Mapping[str, Any]", result))
         if settings().json:
-            self._document(run_id, status, ended.result, error, began)
+            self._document(run_id, status, result, error, began)
         elif not failed:
-            output.document(ended.result, self.out)
+            output.document(result, self.out)
         return Exit.FAILED if failed else Exit.OK
 
     def _document(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 from rich.console import Console
 from rich.text import Text
 
+from stepwell.authoring.document_run import NAME, given_by
 from stepwell.authoring.words import ON_FAIL, is_hidden, step_said, tag_said
 from stepwell.cli import output
 from stepwell.cli.engines import find_run, looking, run_async
@@ -17,6 +18,7 @@ from stepwell.cli.narrative import told
 from stepwell.cli.options import server_option, settings, shared_options, store_option
 from stepwell.cli.waits import how_to_retry, print_waits
 from stepwell.kernel.journal import Entry
+from stepwell.kernel.outcomes import Message
 from stepwell.runtime.history import (
     Batch,
     History,
@@ -179,6 +181,14 @@ def _together(step: str, works: Sequence[Work]) -> Sequence[str | Text]:
     )
 
 
+def _result(info: RunInfo, message: Message) -> Json:
+    """What the run gave: a document, what its tasks gave."""
+    result = result_of(message)
+    if info.workflow == NAME and isinstance(result, Mapping):
+        return given_by(result)
+    return result
+
+
 def _ending(console: Console, info: RunInfo, history: History, again: str) -> None:
     end = history.ended
     if end is None:
@@ -192,7 +202,7 @@ def _ending(console: Console, info: RunInfo, history: History, again: str) -> No
             text += f" (in step {step_said(end.step)!r}{tries}{place})"
         rows += [("error", Text(text, "red")), ("again", output.command(again))]
     if end.result is not None:
-        rows.append(("result", output.command(output.pretty(result_of(end.result)))))
+        rows.append(("result", output.command(output.pretty(_result(info, end.result)))))
     if rows:
         console.print()
         output.facts(console, rows)
@@ -227,7 +237,7 @@ def _json(
         "waits": [wait.to_json() for wait in why.waits],
         "steps": [work_json(w) for w in history.works.values() if not _of_machinery(w.step)],
         "children": [{"id": c.id, "status": c.status.value} for c in children],
-        "result": None if end is None or end.result is None else result_of(end.result),
+        "result": None if end is None or end.result is None else _result(info, end.result),
     }
 
 

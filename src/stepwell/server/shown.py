@@ -11,7 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from stepwell.authoring.document import StepSpec, TaskSpec, WorkflowDocument, numbered
-from stepwell.authoring.document_run import NAME, OWN_DOCUMENT, Documents, document_of, place_of
+from stepwell.authoring.document_run import (
+    NAME,
+    OWN_DOCUMENT,
+    Documents,
+    document_of,
+    given_by,
+    place_of,
+)
 from stepwell.authoring.program import Program
 from stepwell.authoring.tasks import TaskStatus
 from stepwell.authoring.words import is_hidden, step_said
@@ -157,11 +164,7 @@ class Reader:
     def result_shown(self, message: Message) -> Json:
         """What the run gave. A document gives what its tasks gave, by place."""
         if self.info.workflow == NAME:
-            return {
-                place: plain(found.get("result"))
-                for place, found in self.results.items()
-                if found.get("status") == TaskStatus.SUCCEEDED.value
-            }
+            return plain(given_by(self.results))
         return result_of(message)
 
     def _steps(self) -> list[dict[str, Json]]:
