@@ -29,7 +29,7 @@ settings.load_profile("dev")
 SETTLING_TURNS = 5
 
 # Only a leak waits this long; a thread that is just returning is joined at once.
-THREAD_GRACE_SECONDS = 1.0
+THREAD_GRACE_SECONDS = 30.0
 
 
 _SYNCED = dict(connection._SYNCHRONOUS)
