@@ -55,7 +55,7 @@ class ErrorInfo:
     Args:
         type: the exception's qualified name, e.g. `builtins.KeyError`. It is shown to people and
             compared with known names; it is never imported.
-        message: `str(exception)`.
+        message: `str(exception)`; half surrogate pairs are written out, as `\\udce9`.
         details: further data that its owner gave, e.g. the path of an unserialisable value.
         live: the exception itself while its process is alive; never journaled.
         where: the line of the user's code that it came from, e.g. `shop/orders.py:31 in charge`.
@@ -73,7 +73,7 @@ class ErrorInfo:
         """The data form of `error`; keeps the live exception beside it."""
         kind = type(error)
         name = f"{kind.__module__}.{kind.__qualname__}"
-        return cls(name, str(error), None, error, where_raised(error))
+        return cls(_text(name), _said(error), None, error, where_raised(error))
 
     def to_json(self) -> dict[str, Json]:
         """What people are shown of it.
@@ -89,6 +89,19 @@ class ErrorInfo:
         where = shown.get("where")
         place = None if where is None else str(where)
         return cls(str(shown["type"]), str(shown["message"]), None, live, place)
+
+
+def _said(error: BaseException) -> str:
+    """`str(error)`; that is the user's code, and may fail, too."""
+    try:
+        return _text(str(error))
+    except Exception as broken:
+        return f"(str() of it raised {type(broken).__name__})"
+
+
+def _text(said: str) -> str:
+    """Half surrogate pairs, as of file names that are no UTF-8, are no text for any store."""
+    return said.encode("utf-8", "backslashreplace").decode()
 
 
 RAISED_AT = "__raised_at__"
@@ -116,14 +129,15 @@ def where_raised(error: BaseException) -> str | None:
             found, best = step, owner
         step = step.tb_next
     if found is None:
-        return getattr(error, RAISED_AT, None)
+        return vars(error).get(RAISED_AT)
     frame = found.tb_frame
     path = frame.f_code.co_filename.replace("\\", "/")
     # As much of the path as the module's name has parts: no word of where it is installed.
     depth = str(frame.f_globals.get("__name__", "")).count(".") + 1
     depth += path.endswith("/__init__.py")
     file = "/".join(path.split("/")[-depth:])
-    return f"{file[-200:]}:{found.tb_lineno} in {frame.f_code.co_name[:100]}"
+    said = f"{file[-200:]}:{found.tb_lineno} in {frame.f_code.co_name[:100]}"
+    return "".join(c if c.isprintable() else "?" for c in said)
 
 
 def _owner(path: str) -> int:
