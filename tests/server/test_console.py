@@ -90,9 +90,9 @@ async def page(api: Api, path: str, **given: Any) -> Page:
 
 
 async def test_the_console_shows_counts_and_runs_and_links_to_them(api: Api) -> None:
-    done = (await api.post(f"{CREATE}?wait=10", json=SAMPLE)).json()["workflow_id"]
+    done = (await api.post(f"{CREATE}?wait=60", json=SAMPLE)).json()["workflow_id"]
     failing = {**api.document({"name": "boom"}), "name": "failing"}
-    failed = (await api.post(f"{CREATE}?wait=10", json=failing)).json()["workflow_id"]
+    failed = (await api.post(f"{CREATE}?wait=60", json=failing)).json()["workflow_id"]
     shown = await page(api, "/")
     assert f"stepwell {stepwell.__version__}" in shown.text
     assert "durability: none" in shown.text
@@ -116,7 +116,7 @@ async def test_a_console_without_runs_says_so(api: Api) -> None:
 
 async def test_the_console_turns_pages(api: Api) -> None:
     for _ in range(35):
-        await api.post(f"{CREATE}?wait=10", json=SAMPLE)
+        await api.post(f"{CREATE}?wait=60", json=SAMPLE)
     seen: list[str] = []
     where = "/?definition=document"
     for _ in range(2):
@@ -131,7 +131,7 @@ async def test_the_console_turns_pages(api: Api) -> None:
 async def test_a_run_shows_its_steps_errors_and_why(api: Api) -> None:
     body = api.document({"name": "boom", "params": {"retry_count": 1}}, {"name": "task_a"})
     body["on_error"] = api.document({"name": "task_b", "id": "clean"})["steps"]
-    run_id = (await api.post(f"{CREATE}?wait=10", json=body)).json()["workflow_id"]
+    run_id = (await api.post(f"{CREATE}?wait=60", json=body)).json()["workflow_id"]
     shown = await page(api, f"/runs/{run_id}")
     assert re.search(r"boom\s+failed\s+2\s", shown.text)
     assert "builtins.ValueError: boom" in shown.text
@@ -243,7 +243,7 @@ async def test_a_parked_run_says_how_it_is_let_go_on(tasks: TaskRegistry) -> Non
 async def test_documents_are_found_by_their_names(api: Api) -> None:
     for name in ("monthly", "daily & <more>"):
         body = {**api.document({"name": "task_a"}), "name": name}
-        run_id = (await api.post(f"{CREATE}?wait=10", json=body)).json()["workflow_id"]
+        run_id = (await api.post(f"{CREATE}?wait=60", json=body)).json()["workflow_id"]
     shown = await page(api, "/")
     assert re.search(r"document\s+\(of all names\)\s+2", shown.text)
     one = await page(api, f"/runs/{run_id}")
@@ -266,9 +266,9 @@ async def test_nothing_breaks_out_of_a_page(tasks: TaskRegistry) -> None:
         api = Api(stepwell.asgi(engine, tasks=tasks))
         body = {**api.document({"name": "evil"}, {"name": "evil_error"}), "name": EVIL}
         key = {"Idempotency-Key": EVIL}
-        run_id = (await api.post(f"{CREATE}?wait=10", json=body, headers=key)).json()["workflow_id"]
+        run_id = (await api.post(f"{CREATE}?wait=60", json=body, headers=key)).json()["workflow_id"]
         good = {**api.document({"name": "evil"}), "name": EVIL}
-        await api.post(f"{CREATE}?wait=10", json=good)
+        await api.post(f"{CREATE}?wait=60", json=good)
         copy = await api.post(f"{CREATE}/{run_id}/fork", json={"id": EVIL})
         evil_id = copy.json()["workflow_id"]
         await ended(api, copy.headers["location"].rpartition("/")[2])
@@ -319,7 +319,7 @@ async def test_a_store_in_trouble_is_said_on_a_page(
 async def test_a_degraded_service_says_so_loudly_on_every_page(tasks: TaskRegistry) -> None:
     async with Engine("memory://") as engine:
         api = Api(stepwell.asgi(engine, tasks=tasks, degraded="redis unreachable"))
-        answer = await api.post(f"{CREATE}?wait=10", json=SAMPLE)
+        answer = await api.post(f"{CREATE}?wait=60", json=SAMPLE)
         run_id = answer.json()["workflow_id"]
         said = "durability: none (degraded: redis unreachable)"
         assert said in answer.json()["why"]
@@ -358,7 +358,7 @@ async def test_a_mounted_console_links_to_itself(tasks: TaskRegistry) -> None:
         site = FastAPI()
         site.mount("/flows", stepwell.asgi(engine, tasks=tasks))
         api = Api(site)
-        await api.post(f"/flows{CREATE}?wait=10", json=SAMPLE)
+        await api.post(f"/flows{CREATE}?wait=60", json=SAMPLE)
         shown = await page(api, "/flows/")
         for link in shown.links:
             assert link.startswith("/flows/")

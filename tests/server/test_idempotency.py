@@ -80,7 +80,7 @@ async def test_many_at_once_with_one_key_start_exactly_one_run(keyed: Api, kind:
     assert len({a.json()["workflow_id"] for a in answers}) == 1
     assert sum("idempotency-replayed" not in a.headers for a in answers) == 1
     assert len((await keyed.get("/api/workflows")).json()["workflows"]) == 1
-    late = await keyed.post(path, json=body, headers=KEY, params={"wait": 10})
+    late = await keyed.post(path, json=body, headers=KEY, params={"wait": 60})
     assert late.headers["idempotency-replayed"] == "true"
     assert late.json()["status"] == "completed"
 

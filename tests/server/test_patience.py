@@ -345,7 +345,7 @@ async def test_500_idle_readers_cost_little_and_are_all_let_go_of(site: Begin) -
     async with httpx.AsyncClient(base_url=where.url, timeout=100) as client:
         async with asyncio.timeout(30):  # starts are answered promptly beside them
             for _ in range(20):
-                answer = await client.post(CREATE, params={"wait": 10}, json=SAMPLE)
+                answer = await client.post(CREATE, params={"wait": 60}, json=SAMPLE)
                 assert answer.json()["status"] == "completed"
     for line in lines[:250]:
         line.writer.transport.abort()

@@ -179,7 +179,7 @@ def test_a_service_on_postgres_starts_finishes_streams_and_takes_signals(serve: 
     served = serve()
     assert "(durability: process)" in served.said  # the tests' server runs without fsync
     headers = {"Content-Type": "application/json"}
-    shown = served.http.post("/api/workflow?wait=20", content=CREATE, headers=headers).json()
+    shown = served.http.post("/api/workflow?wait=60", content=CREATE, headers=headers).json()
     assert shown["status"] == "completed"
     stream = served.http.get(f"/api/workflow/{shown['workflow_id']}/events").text
     assert stream.count("event: task.succeeded") == 3
@@ -222,7 +222,7 @@ def routes_of(run_id: str) -> list[tuple[str, str, dict[str, Any] | None]]:
         ("GET", "/api/workflows", None),
         ("GET", "/api/counts", None),
         ("POST", "/api/workflow", document("note")),
-        ("POST", "/api/workflow?wait=10", document("note")),
+        ("POST", "/api/workflow?wait=60", document("note")),
         ("POST", "/api/definitions/approval/run", {}),
         ("POST", f"{run}/cancel", None),
         ("POST", f"{run}/signal/Approved", {"by": "ann"}),
@@ -299,7 +299,7 @@ def test_two_services_on_one_database_are_one_service(
     until((tmp_path / "at_the_gate").exists)
     opening = threading.Timer(0.2, (tmp_path / "open").touch)
     opening.start()
-    again = there.http.post("/api/workflow?wait=20", json=body, headers=headers)
+    again = there.http.post("/api/workflow?wait=60", json=body, headers=headers)
     assert again.headers["idempotency-replayed"] == "true"
     assert (again.json()["workflow_id"], again.json()["status"]) == (first, "completed")
     assert (tmp_path / "notes.txt").read_text() == "0\n2\n"

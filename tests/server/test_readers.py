@@ -45,7 +45,7 @@ def test_500_readers_are_cheap_and_end_with_the_service(serve: Serve) -> None:
         assert memory_of(served.process.pid) - before < READERS * EACH
         headers = {"Content-Type": "application/json"}
         for _ in range(5):
-            answer = served.http.post("/api/workflow?wait=20", content=CREATE, headers=headers)
+            answer = served.http.post("/api/workflow?wait=60", content=CREATE, headers=headers)
             assert answer.json()["status"] == "completed"
         for line in lines[: READERS // 2]:
             line.close()

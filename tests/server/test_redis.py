@@ -44,7 +44,7 @@ def test_a_redis_that_is_lost_is_waited_for_and_nothing_is_lost(
         )
         assert "degraded" not in served.said
         headers = {"Content-Type": "application/json"}
-        done = served.http.post("/api/workflow?wait=20", content=CREATE, headers=headers).json()
+        done = served.http.post("/api/workflow?wait=60", content=CREATE, headers=headers).json()
         assert done["status"] == "completed"
         slow = {"execution_type": "sequential", "tasks": [{"name": "hang_once"}]}
         body = {"name": "slow", "steps": [slow]}
@@ -98,7 +98,7 @@ def test_a_redis_that_hangs_is_not_waited_for_and_nothing_is_started_twice(serve
             assert served.http.get("/readyz").status_code == 503
             assert served.http.get("/").status_code == 503
         answer = answered(
-            lambda: served.http.post("/api/workflow?wait=20", content=CREATE, headers=headers)
+            lambda: served.http.post("/api/workflow?wait=60", content=CREATE, headers=headers)
         )
         assert answer.json()["status"] == "completed"
         listed = served.http.get("/api/workflows").json()["workflows"]

@@ -48,7 +48,7 @@ async def test_the_sample_is_started_and_shown(api: Api) -> None:
 
 
 async def test_wait_gives_the_run_when_it_ends_in_time(api: Api) -> None:
-    answer = await api.post(CREATE, params={"wait": 10}, json=SAMPLE)
+    answer = await api.post(CREATE, params={"wait": 60}, json=SAMPLE)
     assert answer.status_code == 200
     assert answer.json()["status"] == "completed"
     slow = await api.post(CREATE, params={"wait": 0}, json=api.slow())
@@ -64,7 +64,7 @@ async def test_readers_are_told_what_tasks_side_by_side_gave_and_which_were_skip
         {"name": "task_b", "condition": {"$ref": "input.wanted"}},
     ]
     body = {"name": "both", "steps": [{"execution_type": "parallel", "tasks": both}]}
-    run = (await api.post(CREATE, params={"wait": 10}, json=body)).json()
+    run = (await api.post(CREATE, params={"wait": 60}, json=body)).json()
     told = {
         item["task"]: (item["type"], item["result"])
         for _, kind, item in await events_of(api, run["workflow_id"])
@@ -98,7 +98,7 @@ def test_an_empty_token_is_none_to_be_trusted() -> None:
 async def test_failed_tasks_show_their_attempts_and_errors(api: Api) -> None:
     body = api.document({"name": "boom", "params": {"retry_count": 1}}, {"name": "task_a"})
     body["on_error"] = api.document({"name": "task_b"})["steps"]
-    shown = (await api.post(CREATE, params={"wait": 10}, json=body)).json()
+    shown = (await api.post(CREATE, params={"wait": 60}, json=body)).json()
     shapes.RunShown.model_validate(shown)
     assert shown["status"] == "failed"
     boom, after = tasks_of(shown)
@@ -113,7 +113,7 @@ async def test_failed_tasks_show_their_attempts_and_errors(api: Api) -> None:
 
 async def test_listing_filters_and_pages(api: Api) -> None:
     for name in ("one", "two", "two"):
-        await api.post(CREATE, params={"wait": 10}, json={**SAMPLE, "name": name})
+        await api.post(CREATE, params={"wait": 60}, json={**SAMPLE, "name": name})
     found = (await api.get("/api/workflows", params={"name": "two"})).json()["workflows"]
     assert [run["name"] for run in found] == ["two", "two"]
     first = (await api.get("/api/workflows", params={"limit": 2})).json()
@@ -160,14 +160,14 @@ async def test_cancel_retry_fork_and_delete(api: Api) -> None:
 
 
 async def test_ids_that_are_no_ascii_are_linked_to(api: Api) -> None:
-    shown = (await api.post(CREATE + "?wait=10", json=SAMPLE)).json()
+    shown = (await api.post(CREATE + "?wait=60", json=SAMPLE)).json()
     plain = await api.post(f"{CREATE}/{shown['workflow_id']}/fork", json={"id": "é😀"})
     assert (await ended(api, "é😀"))["links"]["self"] == plain.headers["location"]
     assert (await api.get(plain.headers["location"])).status_code == 200
 
 
 async def test_a_failed_run_is_tried_again_as_a_new_one(api: Api) -> None:
-    shown = (await api.post(CREATE + "?wait=10", json=api.document({"name": "second"}))).json()
+    shown = (await api.post(CREATE + "?wait=60", json=api.document({"name": "second"}))).json()
     assert shown["status"] == "failed"
     again = await api.post(f"{CREATE}/{shown['workflow_id']}/retry")
     assert again.status_code == 202
@@ -375,7 +375,7 @@ async def test_a_body_that_may_be_left_out_is_an_object_all_the_same(api: Api) -
 
 
 async def test_a_cursor_is_looked_at_also_when_another_one_wins(api: Api) -> None:
-    run_id = (await api.post(f"{CREATE}?wait=10", json=SAMPLE)).json()["workflow_id"]
+    run_id = (await api.post(f"{CREATE}?wait=60", json=SAMPLE)).json()["workflow_id"]
     headers = {"Last-Event-ID": "1.1"}
     answer = await api.get(f"{CREATE}/{run_id}/events?after=x", headers=headers)
     problem(answer, 422, "bad_cursor")
@@ -523,7 +523,7 @@ async def test_openapi_is_whole_and_docs_need_no_other_site(api: Api) -> None:
 
 
 async def test_metrics_count_runs_and_requests(api: Api) -> None:
-    await api.post(CREATE, params={"wait": 10}, json=SAMPLE)
+    await api.post(CREATE, params={"wait": 60}, json=SAMPLE)
     await api.request("BREW", "/pot")
     text = (await api.get("/metrics")).text
     assert 'stepwell_runs{workflow="document",status="completed"} 1' in text
@@ -564,7 +564,7 @@ async def test_a_store_in_trouble_is_a_503_and_nothing_is_lost(
 ) -> None:
     async with Engine("memory://") as engine:
         api = Api(stepwell.asgi(engine, tasks=tasks))
-        run_id = (await api.post(CREATE + "?wait=10", json=SAMPLE)).json()["workflow_id"]
+        run_id = (await api.post(CREATE + "?wait=60", json=SAMPLE)).json()["workflow_id"]
 
         async def gone(*_given: Any) -> Any:
             raise StoreUnavailable("the store is gone")

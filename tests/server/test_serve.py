@@ -206,7 +206,7 @@ def test_redis_that_cannot_be_reached_is_replaced_by_memory_and_shouted_about(
     assert health.headers["stepwell-durability"] == "none (degraded: redis unreachable)"
     assert served.http.get("/readyz").json()["status"] == "degraded"
     headers = {"Content-Type": "application/json"}
-    answer = served.http.post("/api/workflow?wait=20", content=CREATE, headers=headers)
+    answer = served.http.post("/api/workflow?wait=60", content=CREATE, headers=headers)
     assert answer.json()["status"] == "completed"
     said = "durability: none (degraded: redis unreachable)"
     assert said in answer.json()["why"]
@@ -222,7 +222,7 @@ def test_what_tasks_say_is_logged_and_every_request_when_asked_for(
     says = {"name": "log", "params": {"message": "hello"}}
     step = {"execution_type": "sequential", "tasks": [says, {"name": "task_a"}]}
     body = {"name": "says", "steps": [step]}
-    run = served.http.post("/api/workflow?wait=10", json=body).json()
+    run = served.http.post("/api/workflow?wait=60", json=body).json()
     assert run["status"] == "completed"
     served.process.terminate()
     assert served.process.stderr is not None
@@ -233,7 +233,7 @@ def test_what_tasks_say_is_logged_and_every_request_when_asked_for(
         f"INFO    stepwell.tasks.task_a {about} runs with {{}}",
     ]
     assert all(TIMED.match(line) for line in lines)
-    asked = [line for line in lines if "POST /api/workflow?wait=10" in line]
+    asked = [line for line in lines if "POST /api/workflow?wait=60" in line]
     assert len(asked) == bool(debug)
 
 
@@ -242,7 +242,7 @@ def test_for_collectors_every_line_is_an_object(serve: Serve) -> None:
     served = serve("--tasks", "failing", STEPWELL_LOG_FORMAT="json", STEPWELL_PROT="1")
     steps = [{"execution_type": "sequential", "tasks": [{"name": "says"}, {"name": "boom"}]}]
     body = {"name": "fails", "steps": steps}
-    run = served.http.post("/api/workflow?wait=10", json=body).json()["workflow_id"]
+    run = served.http.post("/api/workflow?wait=60", json=body).json()["workflow_id"]
     with socket.create_connection(("127.0.0.1", served.http.base_url.port or 0)) as line:
         line.sendall(b"nonsense\r\n\r\n")
         line.recv(10)
@@ -282,7 +282,7 @@ def test_why_a_task_failed_is_logged_with_its_trace_once(serve: Serve) -> None:
         "tasks": [{"name": "boom", "params": {"retry_count": 1}}],
     }
     body = {"name": "fails", "steps": [step]}
-    run = served.http.post("/api/workflow?wait=10", json=body).json()
+    run = served.http.post("/api/workflow?wait=60", json=body).json()
     assert run["status"] == "failed"
     served.process.terminate()
     assert served.process.stderr is not None

@@ -125,14 +125,14 @@ def test_the_task_class_of_the_text_works_as_it_stands(serve: Serve, tmp_path: P
     (tmp_path / "my_tasks.py").write_text(IMPORTS + TASK)
     served = serve("--tasks", "my_tasks")
     steps = [{"execution_type": "sequential", "tasks": [{"name": "my_custom_task"}]}]
-    answer = served.http.post("/api/workflow?wait=20", json={"name": "mine", "steps": steps})
+    answer = served.http.post("/api/workflow?wait=60", json={"name": "mine", "steps": steps})
     (task,) = answer.json()["steps"][0]["tasks"]
     assert (task["name"], task["status"]) == ("my_custom_task", "succeeded")
     # As the text means it: an error inside is caught, and told by False and FAILED.
     broken = TASK.replace("# Task implementation here", 'raise OSError("no disk")')
     (tmp_path / "my_tasks.py").write_text(IMPORTS + broken)
     served = serve("--tasks", "my_tasks")
-    answer = served.http.post("/api/workflow?wait=20", json={"name": "mine", "steps": steps})
+    answer = served.http.post("/api/workflow?wait=60", json={"name": "mine", "steps": steps})
     assert answer.json()["status"] == "failed"
 
 
@@ -213,7 +213,7 @@ def uvicorn_of(folder: Path, target: str) -> Generator[httpx.Client]:
 def test_uvicorn_serves_an_app_of_asgi_and_goes_on_where_it_was(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(APP)
     with uvicorn_of(tmp_path, "mine:app") as client:
-        answer = client.post("/api/definitions/hello/run?wait=20", json={"name": "Ada"})
+        answer = client.post("/api/definitions/hello/run?wait=60", json={"name": "Ada"})
         assert answer.json()["result"] == "Hello Ada"
         slow = [{"execution_type": "sequential", "tasks": [{"name": "sleep", "params": {}}]}]
         slow[0]["tasks"][0]["params"] = {"seconds": 999}

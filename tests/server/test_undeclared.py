@@ -257,7 +257,7 @@ async def test_a_copy_that_goes_on_with_a_signal_may_have_been_told_otherwise(ap
 
 
 async def test_a_copy_of_a_pipeline_begins_with_other_data(api: Api) -> None:
-    run = (await api.post("/api/definitions/told-pipe/run?wait=10", json={"source": "b"})).json()
+    run = (await api.post("/api/definitions/told-pipe/run?wait=60", json={"source": "b"})).json()
     run_id = run["workflow_id"]
     for wrong, said in (({"sourc": "c"}, "did you mean source"), ({"source": 5}, "valid string")):
         assert said in refused(await forked(api, run_id, input=wrong), "bad_input")
@@ -271,7 +271,7 @@ async def test_a_copy_of_a_pipeline_begins_with_other_data(api: Api) -> None:
 async def test_a_copy_of_a_document_begins_with_other_input(api: Api) -> None:
     tasks = [{"name": "task_a", "params": {"said": {"$ref": "input.word"}}}]
     body = {**api.document(*tasks), "input": {"word": "one", "other": 1}}
-    run_id = (await api.post("/api/workflow?wait=10", json=body)).json()["workflow_id"]
+    run_id = (await api.post("/api/workflow?wait=60", json=body)).json()["workflow_id"]
     copy = (await forked(api, run_id, input={"word": "two"})).json()["workflow_id"]
     shown = await ended(api, copy)
     assert "two" in json.dumps(shown["steps"][0]["tasks"][0]["result"])
