@@ -10,6 +10,8 @@ import pytest
 
 from stepwell import Engine
 from stepwell.authoring.document import parse
+from stepwell.authoring.document_file import read_file
+from stepwell.authoring.strict import strict_json
 from stepwell.document import DocumentError, Documents, WorkflowDocument, load
 from stepwell.tasks import BUILT_IN, Task, TaskRegistry, TaskStatus
 
@@ -311,6 +313,27 @@ def test_yaml_and_json_files_read_alike(registry: TaskRegistry, tmp_path: Path) 
         '{"name": "n", "steps": [{"execution_type": "parallel", "tasks": [{"name": "task_a"}]}]}'
     )
     assert load(tmp_path / "flow.yaml", registry) == load(tmp_path / "flow.json", registry)
+
+
+def test_a_key_that_is_merged_in_before_its_part_is_read_is_not_there_twice(tmp_path: Path) -> None:
+    pytest.importorskip("yaml")
+    (tmp_path / "flow.yaml").write_text(
+        "deep: {er: {b: &b {<<: &c {x: 1, y: 1}, x: 2}}}\na: {<<: *b, y: 3}\n"
+    )
+    read = read_file(tmp_path / "flow.yaml")
+    assert read == {"deep": {"er": {"b": {"x": 2, "y": 1}}}, "a": {"x": 2, "y": 3}}
+
+
+def test_to_say_where_a_key_is_there_twice_costs_the_same_whatever_it_is_within() -> None:
+    def cost(name: str) -> float:
+        text = f'{{"{name}": [{"0, " * 100_000}0], "z": {{"a": 1, "a": 2}}}}'
+        began = time.process_time()
+        with pytest.raises(ValueError, match=r"z\.a is there twice"):
+            strict_json(text)
+        return time.process_time() - began
+
+    short = min(cost("k") for _ in range(3))
+    assert min(cost("k" * 400_000) for _ in range(2)) < 6 * short
 
 
 @pytest.mark.parametrize(

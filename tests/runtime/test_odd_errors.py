@@ -60,5 +60,5 @@ def test_an_error_that_was_never_raised_came_from_nowhere() -> None:
 def test_where_an_error_came_from_is_one_line_of_text() -> None:
     code = compile("raise ValueError(1)", "odd\n\x1b[31m\udce9.py", "exec")
     with pytest.raises(ValueError, match="1") as caught:
-        exec(code, {"__name__": "." * 1000})
+        exec(code, {"__name__": "." * 1000})  # noqa: S102 - nothing but this has such a place
     assert where_raised(caught.value) == "odd??[31m?.py:1 in <module>"

@@ -41,7 +41,9 @@ def _read_yaml(path: Path, text: str) -> Any:
     class Strict(yaml.SafeLoader):
         """Refuses a key that is there twice, as `strict_json` does."""
 
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        def compose_mapping_node(self, anchor: Any) -> Any:
+            # As it is written: later on it also has what it was merged with.
+            node = super().compose_mapping_node(anchor)
             seen: set[object] = set()
             for key, _ in node.value:
                 if not isinstance(key, yaml.ScalarNode):
@@ -49,7 +51,7 @@ def _read_yaml(path: Path, text: str) -> Any:
                 if (key.tag, key.value) in seen:
                     raise KeyTwice(f"line {key.start_mark.line + 1}: {key.value:.80}")
                 seen.add((key.tag, key.value))
-            return super().construct_mapping(node, deep)
+            return node
 
     try:
         return yaml.load(text, Strict)  # noqa: S506 - it is a safe one

@@ -96,7 +96,9 @@ _MARKING = json.JSONDecoder(object_pairs_hook=_marked, parse_constant=_no_consta
 
 
 def _places(value: object, path: str) -> Iterator[str]:
-    """Where keys stand twice, in the order of the text."""
+    """Where keys stand twice, in the order of the text. Of long paths the end: each item has a
+    copy of what it is within."""
+    path = path[-200:]
     if isinstance(value, dict):
         if isinstance(value, _Marked):
             yield f"{path}.{value.key:.80}".lstrip(".")[-200:]
