@@ -118,9 +118,19 @@ async def test_of_two_broadcasts_for_one_wait_one_is_received(
     engine: HookedEngine, virtual_clock: VirtualClock
 ) -> None:
     await begun(engine, virtual_clock, "Waits", *(f"run{n}" for n in range(20)))
+    send = engine.store.send
+    both = asyncio.Barrier(2)
+
+    async def together(messages: object) -> list[bool]:
+        """Each has seen whom it concerns before the other speaks."""
+        await both.wait()
+        return await send(messages)  # pyright: ignore[reportArgumentType]
+
+    engine.store.send = together  # pyright: ignore[reportAttributeAccessIssue]
     said = await asyncio.gather(
         *(engine.broadcast("Approval", {"by": name}) for name in ("Ada", "Bob"))
     )
+    engine.store.send = send  # pyright: ignore[reportAttributeAccessIssue]
     assert sum(said) == 20
     for n in range(20):
         first, second = await engine.result(f"run{n}")
