@@ -7,16 +7,19 @@ import io
 import json
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+import stepwell
 from stepwell.authoring.machine.define import find_machine
 from stepwell.authoring.strict import strict_json
 from stepwell.cli.log_lines import LogFormat, service_log
 from stepwell.errors import WorkflowNotRegistered
 from stepwell.tasks import TaskFailed
+from stepwell.values import RAISED_AT
 
 
 class Log:
@@ -144,3 +147,79 @@ def test_of_hidden_steps_only_what_is_new_is_told(log: Log) -> None:
         ("warning", "mine"),
         ("info", "mine"),
     ]
+
+
+def told_of(error: Exception) -> None:
+    more = {"stepwell": {"run": "r1"}, "stepwell_cause": error}
+    logging.getLogger("stepwell").warning("step.failed run=r1", extra=more)
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_long_texts_are_cut(log: Log, format: LogFormat) -> None:
+    with log.open(format):
+        told_of(ValueError("x" * 1_000_000))
+        logging.getLogger("mine").error("%s", "y" * 1_000_000, extra={"more": "z" * 1_000_000})
+    assert len(log.file.getvalue()) < 4 * 40_000
+    assert log.file.getvalue().count("more characters)") == (2 if format == "text" else 3)
+
+
+class Delegating(Exception):
+    """Has only what something else has."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise KeyError(name)
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_an_error_that_no_trace_can_be_had_of_is_told_all_the_same(
+    log: Log, format: LogFormat
+) -> None:
+    with log.open(format):
+        try:
+            raise Delegating("no such field")
+        except Delegating as error:
+            told_of(error)
+    assert log.file.getvalue().count("Delegating: no such field") == 1
+    assert log.file.getvalue().count("raise Delegating") == 1
+
+
+def test_what_json_cannot_say_is_text_on_a_line_that_is_json(log: Log) -> None:
+    circle: list[Any] = []
+    circle.append(circle)
+    with log.open("json"):
+        for value in (float("nan"), {(1, 2): 3}, circle):
+            logging.getLogger("mine").error("no", extra={"value": value})
+
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    rows = [json.loads(line, parse_constant=refuse) for line in log.lines]
+    assert [row["value"] for row in rows] == ["nan", "{(1, 2): 3}", "[[...]]"]
+    assert {row["message"] for row in rows} == {"no"}
+
+
+def test_an_error_of_another_process_has_its_own_trace_and_no_other(log: Log) -> None:
+    error = ValueError("of the other")
+    error.__dict__[RAISED_AT] = "mine.py:1 in work"
+    error.add_note("In the process of step 'work':\nTraceback of the other")
+    try:
+        find_machine("nobody's")
+    except WorkflowNotRegistered as other:  # frames of the library
+        error.__traceback__ = other.__traceback__ and other.__traceback__.tb_next
+    with log.open("json"):
+        told_of(error)
+    (row,) = map(json.loads, log.lines)
+    assert row["trace"].splitlines()[0] == "ValueError: of the other"
+
+
+def test_code_beside_the_library_whose_name_begins_with_its_is_the_users(log: Log) -> None:
+    beside = f"{Path(stepwell.__file__).parent}_of_mine.py"
+    code = compile("def work():\n  find('nobody')\nwork()", beside, "exec")
+    with log.open("json"):
+        try:
+            exec(code, {"find": find_machine})  # noqa: S102 - nothing but this is there
+        except WorkflowNotRegistered as error:
+            error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+            told_of(error)
+    (row,) = map(json.loads, log.lines)
+    assert "_of_mine.py" in row["trace"]

@@ -16,11 +16,13 @@ import concurrent.futures
 import contextlib
 import json
 import logging
+import os
 import re
 import time
 import traceback
 from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Literal, cast
 
 from rich.console import Console
@@ -30,6 +32,7 @@ import stepwell
 from stepwell.authoring.pipeline.handlers import FAILED
 from stepwell.authoring.words import ON_FAIL, is_hidden
 from stepwell.runtime.attempt import current
+from stepwell.values import RAISED_AT, ErrorInfo
 
 LogFormat = Literal["text", "json"]
 
@@ -49,9 +52,13 @@ _USUAL = frozenset({*vars(logging.makeLogRecord({})), *_OWN})
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 _CALLERS = tuple(
-    str(Path(str(module.__file__)).parent) for module in (stepwell, asyncio, concurrent.futures)
+    f"{Path(str(module.__file__)).parent}{os.sep}"
+    for module in (stepwell, asyncio, concurrent.futures)
 )
 """Where the code is that calls the user's."""
+
+MOST = 32_768
+"""Characters of a text that are written: readers of logs, and collectors, have limits, too."""
 
 OF_SERVICE = "stepwell.serve"
 """The logger that tells how the service itself is."""
@@ -80,8 +87,7 @@ class LogHandler(logging.Handler):
         try:
             fields = fields_of(record)
             if self._json:
-                line = json.dumps(fields, ensure_ascii=False, default=str)
-                self._console.file.write(f"{line}\n")
+                self._console.file.write(f"{_as_json(fields)}\n")
             else:
                 style = _STYLES.get(record.levelno)
                 self._write(fields, style if self._console.is_terminal else None)
@@ -124,9 +130,25 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
     if isinstance(cause, BaseException) and record.levelno >= logging.WARNING:
         if trace := _trace(cause):
             fields["trace"] = trace
-    elif record.exc_info:
-        fields["trace"] = logging.Formatter().formatException(record.exc_info)
-    return fields
+    elif record.exc_info and record.exc_info[1] is not None:
+        fields["trace"] = _formatted(record.exc_info[1], record.exc_info[2])
+    return {
+        name: _cut(value) if isinstance(value, str) else value for name, value in fields.items()
+    }
+
+
+def _as_json(fields: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(fields, ensure_ascii=False, default=str, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):  # it has what no object of JSON can have
+        plain = {k: v if isinstance(v, str) else _cut(repr(v)) for k, v in fields.items()}
+        return json.dumps(plain, ensure_ascii=False)
+
+
+def _cut(text: str) -> str:
+    if len(text) <= MOST:
+        return text
+    return f"{text[:MOST]}... ({len(text) - MOST} more characters)"
 
 
 def _of_machinery(record: logging.LogRecord) -> bool:
@@ -152,15 +174,24 @@ def _where(record: logging.LogRecord) -> dict[str, Any]:
 
 def _trace(error: BaseException) -> str:
     """The trace of what a step raised, from the user's code on; of an error that says all by itself
-    there is none."""
+    there is none. One of another process has brought along its own."""
     last = error.__traceback__
     while last is not None and last.tb_frame.f_code.co_filename.startswith(_CALLERS):
         last = last.tb_next
-    if last is None:
+    if last is None and RAISED_AT not in vars(error):
         if type(error).__module__.startswith("stepwell.") and error.__cause__ is None:
             return ""
         last = error.__traceback__
-    return "".join(traceback.format_exception(type(error), error, last)).rstrip()
+    return _formatted(error, last)
+
+
+def _formatted(error: BaseException, trace: TracebackType | None) -> str:
+    """A trace, whatever the error does when it is asked about itself."""
+    try:
+        return "".join(traceback.format_exception(type(error), error, trace)).rstrip()
+    except Exception:
+        info = ErrorInfo.of(error)
+        return "".join([*traceback.format_tb(trace), f"{info.type}: {info.message}"])
 
 
 def moment(at: float) -> str:
