@@ -303,3 +303,20 @@ async def test_why_names_what_was_sent_and_nothing_waits_for(api: Api, name: str
     assert "approval" in why
     assert why.endswith(" Nothing waits for what it was sent and keeps: aproval.")
     assert "Nothing waits" not in quiet
+
+
+async def test_of_many_faults_a_few_are_told(api: Api) -> None:
+    many = {f"k{n}": 0 for n in range(5000)}
+    told = await api.post("/api/definitions/told-order/run", json={"number": 1, **many})
+    assert told.status_code == 422
+    assert len(told.json()["errors"]) == 21
+    task = {"name": "sleep", "params": {"seconds": 0, **many, "x" * 100_000: 0}}
+    steps = [{"execution_type": "parallel", "tasks": [task, {"name": "sleep", "y" * 100_000: 0}]}]
+    documents = await api.post("/api/workflow", json={"name": "n", "steps": steps})
+    assert documents.status_code == 422
+    steps[0]["tasks"] = [task]
+    params = await api.post("/api/workflow", json={"name": "n", "steps": steps})
+    assert params.status_code == 422
+    assert "no such param" in params.json()["detail"]
+    for answer in (told, documents, params):
+        assert len(answer.content) < 10_000

@@ -18,7 +18,7 @@ from typing import Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stepwell.authoring.document_file import read_file
-from stepwell.authoring.strict import what_there_is
+from stepwell.authoring.strict import SHOWN, few, what_there_is
 from stepwell.authoring.tasks import STEERING, TaskRegistry, tasks
 from stepwell.errors import DocumentError
 
@@ -37,9 +37,6 @@ PRIORITIES: Mapping[str, int] = {"low": -10, "normal": 0, "high": 10}
 
 MAX_NODES = 200_000
 """Values that a document may have, all told: YAML can say a lot in a few lines."""
-
-_SHOWN = 20
-"""How many faults, and how many known names, an error text lists."""
 
 _WHOLE = 2**63
 """No whole number of a document is as far from 0."""
@@ -177,21 +174,11 @@ def parse(data: object, registry: TaskRegistry) -> WorkflowDocument:
     try:
         document = WorkflowDocument.model_validate(data)
     except ValidationError as error:
-        raise DocumentError(_few(_fault(e) for e in error.errors(include_url=False))) from error
-    problems = _few(_problems(document, registry))
+        raise DocumentError(few(_fault(e) for e in error.errors(include_url=False))) from error
+    problems = few(_problems(document, registry))
     if problems:
         raise DocumentError(problems)
     return document
-
-
-def _few(problems: Iterable[str]) -> list[str]:
-    """The first problems, and a word when there are more."""
-    found: list[str] = []
-    for problem in problems:
-        if len(found) == _SHOWN:
-            return [*found, "... and more"]
-        found.append(problem)
-    return found
 
 
 def check_plain(data: object, what: str = "a document") -> None:
@@ -265,7 +252,8 @@ def _fields_at(where: Sequence[str | int], key: object) -> list[str]:
 def _path(parts: Iterable[str | int]) -> str:
     text = ""
     for part in parts:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+        name = f"{part:.80}" if isinstance(part, str) else f"[{part}]"
+        text += f".{name}" if text and isinstance(part, str) else name
     return text or "the document"
 
 
@@ -323,7 +311,7 @@ def _problems(document: WorkflowDocument, registry: TaskRegistry) -> Iterable[st
 
 def _some(names: Iterable[str]) -> str:
     known = sorted(names)
-    return ", ".join(known[:_SHOWN]) + (", ..." if len(known) > _SHOWN else "")
+    return ", ".join(known[:SHOWN]) + (", ..." if len(known) > SHOWN else "")
 
 
 def root_of(ref: str) -> str:

@@ -13,6 +13,9 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn, cast
 
+SHOWN = 20
+"""Faults that are told of at once."""
+
 
 class KeyTwice(ValueError):
     """An object has a key twice.
@@ -57,6 +60,16 @@ def what_there_is(key: str, names: Iterable[str]) -> str:
     close = difflib.get_close_matches(key, known, 1)
     meant = f"; did you mean {close[0]}?" if close else ""
     return f"it has {', '.join(known)}{meant}" if known else "it has none"
+
+
+def few(faults: Iterable[str]) -> list[str]:
+    """The first ones, as many as a person reads, and a word when there are more."""
+    found: list[str] = []
+    for fault in faults:
+        if len(found) == SHOWN:
+            return [*found, "... and more"]
+        found.append(fault)
+    return found
 
 
 class _Found(Exception):

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from stepwell.authoring.strict import what_there_is
+from stepwell.authoring.strict import few, what_there_is
 from stepwell.errors import UnknownTask
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -167,7 +167,7 @@ class TaskRegistry:
         try:
             kind.model_validate(dict(params))
         except ValidationError as error:
-            return "; ".join(_fault(kind, e) for e in error.errors())
+            return "; ".join(few(_fault(kind, e) for e in error.errors()))
         return None
 
 
@@ -178,9 +178,9 @@ STEERING = ("timeout", "retry_count", "retry_delay", "priority")
 def _fault(kind: type[BaseModel], error: Any) -> str:
     where = ".".join(map(str, error["loc"])) or "params"
     if error["type"] != "extra_forbidden" or len(error["loc"]) > 1:
-        return f"{where}: {error['msg']}"
+        return f"{where:.200}: {error['msg']}"
     known = (*kind.model_fields, *STEERING)
-    return f"{where}: there is no such param; {what_there_is(where, known)}"
+    return f"{where:.80}: there is no such param; {what_there_is(where, known)}"
 
 
 def _checked(name: str) -> str:

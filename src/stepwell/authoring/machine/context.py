@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast, get_args
 from pydantic import AliasChoices, BaseModel, Secret, SecretBytes, SecretStr, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
-from stepwell.authoring.strict import what_there_is
+from stepwell.authoring.strict import few, what_there_is
 from stepwell.errors import ContextStateError, UnserializableValue
 
 M = TypeVar("M", bound=BaseModel)
@@ -98,7 +98,7 @@ def unexpected(kind: type[BaseModel], payload: Mapping[str, Any]) -> list[str]:
 
 
 def not_declared(keys: Iterable[str], kind: type[BaseModel], whose: str) -> list[str]:
-    """A sentence for each of these keys, for whoever sent it.
+    """A sentence for each of these keys, as far as a person reads them, for whoever sent it.
 
     Args:
         keys: what a model of this kind does not declare.
@@ -106,9 +106,9 @@ def not_declared(keys: Iterable[str], kind: type[BaseModel], whose: str) -> list
         whose: what it is called, such as "the Context of order".
     """
     known = list(kind.model_fields)
-    return [
+    return few(
         f"{key:.80}: {whose} declares no such field; {what_there_is(key, known)}" for key in keys
-    ]
+    )
 
 
 def unkept(kind: type[BaseModel]) -> str | None:
