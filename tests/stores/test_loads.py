@@ -9,7 +9,7 @@ from threading import Event
 
 import pytest
 
-from stepwell.errors import StoreError
+from stepwell.errors import StoreError, StoreUnavailable
 from stepwell.stores.base import Loaded, RunRow
 from stepwell.stores.loads import Loads
 from stepwell.values import RunStatus
@@ -137,3 +137,27 @@ async def test_a_pool_that_is_shut_down_still_answers(
     pool.shutdown(wait=False)
     database.go.set()
     assert None not in await asyncio.gather(*first, *others)
+
+
+async def test_a_store_that_is_away_is_looked_for_once(pool: ThreadPoolExecutor) -> None:
+    trips: list[Sequence[str]] = []
+
+    def load(runs: Sequence[str]) -> list[Loaded]:
+        trips.append(runs)
+        raise StoreUnavailable("nobody is there")
+
+    loads = Loads(pool, load)
+    asked = [loads.load(f"run{n}") for n in range(20)]
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(each) for each in found] == [StoreUnavailable] * 20
+    assert len(trips) <= 2  # the first may have gone alone
+
+
+async def test_whoever_asks_a_pool_that_was_shut_down_is_told(
+    ask: Asking, pool: ThreadPoolExecutor
+) -> None:
+    pool.shutdown()
+    for _ in range(2):
+        (asked,) = ask(["a"])
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            await asked

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import NamedTuple, cast
 
+from stepwell.errors import StoreUnavailable
 from stepwell.stores.base import Loaded
 from stepwell.stores.deliveries import Deliveries, Done
 
@@ -53,8 +54,16 @@ class Loads:
             self._asked.append(_Asked(run, future, loop))
             begin, self._under_way = not self._under_way, True
         if begin:
-            self._pool.submit(self._trips)
+            try:
+                self._pool.submit(self._trips)
+            except RuntimeError as error:  # shut down, as when Python exits
+                self._give_up(error)
         return future
+
+    def _give_up(self, error: Exception) -> None:
+        with self._lock:
+            asked, self._asked, self._under_way = self._asked, [], False
+        self._deliveries.complete([_done(each, None, error) for each in asked], loud=False)
 
     def _trips(self) -> None:
         """In a thread: one trip. The next one queues up behind the pool's other work."""
@@ -77,7 +86,9 @@ class Loads:
         try:
             found = {loaded.row.id: loaded for loaded in self._load(runs)}
         except BaseException as error:  # for those who wait
-            if len(asked) > 1:  # what is wrong with one run is nothing to the others
+            # What is wrong with one run is nothing to the others; with the store it is, and to find
+            # that out once more for each of them could take a time limit each.
+            if len(asked) > 1 and not isinstance(error, StoreUnavailable):
                 for each in asked:
                     self._trip((each,))
                 return
