@@ -1,4 +1,4 @@
-"""The socket of `stepwell serve`."""
+"""The socket and the store of `stepwell serve`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import asyncio
 import contextlib
 import socket
 
-from stepwell.server.serving import listen_on
-from stepwell.server.settings import load
+import pytest
+
+from stepwell.errors import StoreUnavailable
+from stepwell.server import serving
+from stepwell.server.serving import listen_on, open_engine
+from stepwell.server.settings import Settings, load
+from stepwell.stores.memory import MemoryStore
 
 
 async def test_what_is_sent_in_two_parts_is_not_held_back_for_the_other_sides_word() -> None:
@@ -27,3 +32,29 @@ async def test_what_is_sent_in_two_parts_is_not_held_back_for_the_other_sides_wo
             assert await made
             writer.close()
             await writer.wait_closed()
+
+
+@pytest.mark.parametrize("absent, degraded", [(1, None), (2, "redis unreachable")])
+async def test_a_redis_that_starts_with_the_service_has_a_second_chance(
+    absent: int, degraded: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is decided here lasts as long as the service does."""
+    tries = 0
+
+    class Starting(MemoryStore):
+        async def open(self) -> None:
+            nonlocal tries
+            tries += 1
+            if tries <= absent:
+                raise StoreUnavailable("redis://here:6379/0 can't be reached")
+            await super().open()
+
+    store = Starting()
+    monkeypatch.setattr(serving, "_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(serving, "without_password", str)
+    monkeypatch.setattr(Settings, "url", property(lambda self: store))
+    monkeypatch.setattr(Settings, "wants_redis", property(lambda self: True))
+    opened = await open_engine(load({}), [])
+    assert (opened.degraded, tries) == (degraded, 2)
+    assert (opened.engine.store is store) == (degraded is None)
+    await opened.engine.stop()

@@ -30,6 +30,9 @@ from stepwell.server.settings import Settings, without_password, words_of
 
 logger = logging.getLogger("stepwell")
 
+_AGAIN_SECONDS = 1.0
+"""After this long a Redis that was not there is tried again: it may just be starting, too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:
@@ -41,37 +44,39 @@ class Opened:
 
 async def open_engine(settings: Settings, workflows: Sequence[Startable]) -> Opened:
     """Start an engine on the store that is asked for; on memory, when that is Redis, can't be
-    reached, and may be replaced.
+    reached, and may be replaced. Then it is asked twice: what follows from a no lasts for long.
 
     Raises:
         InvalidArgument: the store's URL names no store.
         StoreError: the store can't be opened, and is not to be replaced.
     """
     try:
-        engine = _engine(settings, settings.url, workflows)
-    except ValueError as error:
-        raise InvalidArgument(str(error)) from error
-    try:
-        await engine.start_up()
-        return Opened(engine)
-    except StoreUnavailable as error:
+        return Opened(await _started(settings, settings.url, workflows))
+    except StoreUnavailable:
         if not settings.wants_redis or settings.require_store:
             raise
+    await asyncio.sleep(_AGAIN_SECONDS)
+    try:
+        return Opened(await _started(settings, settings.url, workflows))
+    except StoreUnavailable as error:
         logger.warning(
             "redis unreachable (%s): runs are kept in memory only, and survive nothing. "
             "STEPWELL_REQUIRE_STORE=1 turns this off. %s",
             without_password(settings.url),
             error.message,
         )
-    engine = _engine(settings, "memory://", workflows)
+    return Opened(await _started(settings, "memory://", workflows), "redis unreachable")
+
+
+async def _started(settings: Settings, url: str, workflows: Sequence[Startable]) -> Engine:
+    try:
+        engine = Engine(
+            url, workflows, lease=settings.lease, max_active=settings.max_concurrent_workflows
+        )
+    except ValueError as error:
+        raise InvalidArgument(str(error)) from error
     await engine.start_up()
-    return Opened(engine, "redis unreachable")
-
-
-def _engine(settings: Settings, url: str, workflows: Sequence[Startable]) -> Engine:
-    return Engine(
-        url, workflows, lease=settings.lease, max_active=settings.max_concurrent_workflows
-    )
+    return engine
 
 
 def is_loopback(host: str) -> bool:
