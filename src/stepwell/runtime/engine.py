@@ -552,6 +552,7 @@ class Engine:
             InvalidArgument: `event` is none, or the payload does not fit its type.
             WorkflowRuntimeError: the workflow is known here, and `step` is not one that takes it.
         """
+        words(question=question)
         return await speaking.signal(
             await self._started(),
             run_id,

@@ -36,8 +36,9 @@ async def signal(
     question: str | None = None,
     dedupe: str | None = None,
 ) -> bool:
-    """See `Engine.signal`."""
-    words(dedupe=dedupe, question=question)
+    """See `Engine.signal`. What the question is called is nothing to this: the run may have called
+    it anything."""
+    words(dedupe=dedupe)
     workflow = (await row_of(worker, run_id)).workflow
     types = worker.program_or_bare(workflow).types
     if isinstance(event, str):

@@ -141,6 +141,10 @@ class Why:
     steps: tuple[str, ...] = field(default=())
 
 
+REASON = 1000
+"""Characters of an error that are said as the reason why a run has ended."""
+
+
 def run_detail(run: Run) -> Json:
     """What is kept with the row of a run that is not running."""
     if run.parked is not None:
@@ -149,10 +153,15 @@ def run_detail(run: Run) -> Json:
         if run.error is None:
             return {}
         return {
-            "reason": run.error.message,
+            "reason": _short(run.error.message),
             "error": {**run.error.to_json(), "step": run.failed_step},
         }
     return {"waits": [_wait_json(w) for w in waits_of(run, SHOWN)]}
+
+
+def _short(text: str) -> str:
+    """A text that stands with each run of a list."""
+    return text if len(text) <= REASON else f"{text[: REASON - 1]}…"
 
 
 def in_short(error: BaseException) -> str:

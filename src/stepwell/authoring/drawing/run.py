@@ -42,7 +42,7 @@ from stepwell.kernel.journal import (
     WorkQueued,
 )
 from stepwell.kernel.outcomes import Message
-from stepwell.values import RunStatus
+from stepwell.values import ErrorInfo, RunStatus
 
 __all__ = ["OUTSIDE", "Row", "RunView", "StepStatus", "StepView", "Way", "run_view"]
 
@@ -232,7 +232,7 @@ class _Reader:
         work.over = True
         work.status = "retrying" if e.retry_at is not None else "failed"
         tally = self.steps[work.step]
-        tally.error = f"{e.error.type.removeprefix('builtins.')}: {e.error.message}"
+        tally.error = _said(e.error)
         if e.retry_at is None:
             tally.failed = True
             self._took(tally, work, e.at)
@@ -365,7 +365,7 @@ class _Reader:
             self._result(e.result)
         self.status = e.status
         if e.error is not None:
-            self.error = f"{e.error.type.removeprefix('builtins.')}: {e.error.message}"
+            self.error = _said(e.error)
         for work in self.work.values():
             if work.status != "failed":
                 work.status = "stopped"
@@ -385,3 +385,8 @@ class _Reader:
             status = cast(StepStatus, "failed" if tally.failed else "done")
         took = tally.seconds if tally.timed and not tally.untimed else None
         return StepView(status, tally.attempts, tally.count, took, tally.error)
+
+
+def _said(error: ErrorInfo) -> str:
+    """An error beside a picture: as much of it as anyone reads there."""
+    return f"{error.type.removeprefix('builtins.')}: {error.message:.1000}"
