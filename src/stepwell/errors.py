@@ -273,7 +273,9 @@ class NoPendingQuestion(StepwellError, LookupError):
     hint = "List the pending questions of the run; it may have been answered already."
 
     def __init__(self, run_id: str, question: str | None = None) -> None:
-        asked = "no pending question" if question is None else f"no pending question {question!r}"
+        asked = (
+            "no pending question" if question is None else f"no pending question {question!r:.200}"
+        )
         super().__init__(f"Run {run_id!r} has {asked}.")
         self.run_id = run_id
         self.question = question

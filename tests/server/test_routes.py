@@ -184,7 +184,7 @@ class Ask(StartEvent):
 class Asking(Workflow):
     @step
     async def ask(self, ev: Ask, ctx: Context) -> StopEvent:
-        reply = await ctx.wait_for_event(HumanResponseEvent, waiter_id="q")
+        reply = await ctx.wait_for_event(HumanResponseEvent, waiter_id="Well?\n- yes\n- no")
         return StopEvent(result=f"{ev.topic}: {reply.response}")
 
 
@@ -207,9 +207,14 @@ async def test_definitions_are_listed_drawn_started_and_answered(others: Api) ->
     early = await others.post(f"{CREATE}/{run_id}/answer", json={"answer": "y", "question": "no"})
     assert early.status_code == 409
     for _ in range(1000):
-        if (await others.get(f"{CREATE}/{run_id}")).json()["waits"]:
+        if waits := (await others.get(f"{CREATE}/{run_id}")).json()["waits"]:
             break
-    said = await others.post(f"{CREATE}/{run_id}/answer", json={"answer": "yes"})
+    wrong = {"answer": "yes", "question": "q\n" * 10_000}
+    unasked = await others.post(f"{CREATE}/{run_id}/answer", json=wrong)
+    assert unasked.status_code == 409
+    assert len(unasked.content) < 1000
+    named = {"answer": "yes", "question": waits[0]["id"]}
+    said = await others.post(f"{CREATE}/{run_id}/answer", json=named)
     assert said.status_code == 202
     shown = await ended(others, run_id)
     shapes.RunShown.model_validate(shown)

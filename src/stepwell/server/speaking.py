@@ -132,10 +132,10 @@ async def answer(request: Request, workflow_id: str) -> Response:
         given = object_of(fields, "answer", "an object or a text")
         if given is None:
             raise Problem(422, "bad_body", "answer: an object or a text is wanted")
-    question = word_of(text_of(fields, "question"), "question")
+    question = text_of(fields, "question")  # the run may have called it anything
     info = await service.live(run_id)
     said = {"response": given} if isinstance(given, str) else given
-    await check_signal(service.engine, [info], question or "answer", said)
+    await check_signal(service.engine, [info], (question or "answer")[:80], said)
     await service.engine.answer(run_id, given, question=question)
     return Answer({"workflow_id": run_id, "accepted": True}, 202)
 
