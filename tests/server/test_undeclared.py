@@ -252,6 +252,8 @@ async def test_a_copy_that_goes_on_with_a_signal_may_have_been_told_otherwise(ap
     await ended(api, run_id)
     wrong = await forked(api, run_id, step="done", input={"aproved": True})
     assert "did you mean approved" in refused(wrong, "bad_input")
+    unfit = await forked(api, run_id, step="done", input={"approved": "perhaps"})
+    assert "approved: " in refused(unfit, "bad_input")
     copy = (await forked(api, run_id, step="done", input={"approved": True})).json()
     assert (await ended(api, copy["workflow_id"]))["result"] == {"approved": True}
 

@@ -278,7 +278,7 @@ class AnswerBody(Shape):
     """An answer to a question of a run."""
 
     answer: str | dict[str, Any]
-    question: Word | None = None
+    question: str | None = None
 
 
 class ForkBody(Shape):

@@ -29,7 +29,15 @@ from stepwell.authoring.machine.body import (
     MachineAttempt,
     start_message,
 )
-from stepwell.authoring.machine.context import dump, load, merged, not_declared, plain, unexpected
+from stepwell.authoring.machine.context import (
+    dump,
+    load,
+    merged,
+    not_declared,
+    plain,
+    unexpected,
+    unfit,
+)
 from stepwell.authoring.machine.define import Machine, StepInfo, find_machine
 from stepwell.authoring.machine.plan import FireStep, Planner, PlanStep
 from stepwell.authoring.machine.scan import lasting
@@ -377,6 +385,8 @@ def _edited(machine: Machine, tag: str, data: Json, fields: Mapping[str, Json]) 
     if faults:
         raise InvalidArgument("; ".join(faults))
     if not begins:
+        if faults := unfit(machine.context, fields):  # what the rest is, the state says later
+            raise InvalidArgument("; ".join(faults))
         return {**held, **fields}
     begun = cast("Mapping[str, Any]", context)
     made = merged(machine.context, begun, fields, whose)

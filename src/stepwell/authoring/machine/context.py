@@ -74,6 +74,22 @@ def merged(kind: type[M], doc: Mapping[str, Any], payload: Mapping[str, Any], wh
     return load(kind, {**doc, **given}, what)
 
 
+def unfit(kind: type[BaseModel], payload: Mapping[str, Any]) -> list[str]:
+    """What is wrong with these values, whatever the other fields of the Context are."""
+    try:
+        merged(kind, {}, payload, "a payload")
+    except ValueError as error:
+        if isinstance(cause := error.__cause__, ValidationError):
+            wrong = [fault for fault in cause.errors() if fault["loc"]]
+            return few(
+                f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+                for fault in wrong
+                if fault["type"] != "missing" or len(fault["loc"]) > 1
+            )
+        raise
+    return []
+
+
 def declared(kind: type[BaseModel]) -> dict[str, str]:
     """The field that a key of a payload means, by the names and the aliases of the fields."""
     found: dict[str, str] = {}
