@@ -184,7 +184,7 @@ class Ask(StartEvent):
 class Asking(Workflow):
     @step
     async def ask(self, ev: Ask, ctx: Context) -> StopEvent:
-        reply = await ctx.wait_for_event(HumanResponseEvent, waiter_id="Well?\n- yes\n- no")
+        reply = await ctx.wait_for_event(HumanResponseEvent, waiter_id="q")
         return StopEvent(result=f"{ev.topic}: {reply.response}")
 
 
@@ -192,6 +192,30 @@ class Asking(Workflow):
 async def others() -> AsyncGenerator[Api]:
     async with Engine("memory://", [Asking(workflow_name="asking")]) as engine:
         yield Api(stepwell.asgi(engine))
+
+
+class Lines(Workflow):
+    @step
+    async def ask(self, ev: StartEvent, ctx: Context) -> StopEvent:
+        reply = await ctx.wait_for_event(HumanResponseEvent, waiter_id="Well?\n- yes\n- no")
+        return StopEvent(result=reply.response)
+
+
+async def test_a_question_may_be_called_anything() -> None:
+    async with Engine("memory://", [Lines(workflow_name="lines")]) as engine:
+        api = Api(stepwell.asgi(engine))
+        run_id = (await api.post("/api/definitions/lines/run", json={})).json()["workflow_id"]
+        waits: list[Any] = []
+        for _ in range(1000):
+            if waits := (await api.get(f"{CREATE}/{run_id}")).json()["waits"]:
+                break
+        wrong = {"answer": "yes", "question": "q\n" * 10_000}
+        unasked = await api.post(f"{CREATE}/{run_id}/answer", json=wrong)
+        assert unasked.status_code == 409
+        assert len(unasked.content) < 1000
+        named = {"answer": "yes", "question": waits[0]["id"]}
+        assert (await api.post(f"{CREATE}/{run_id}/answer", json=named)).status_code == 202
+        assert (await ended(api, run_id))["result"] == "yes"
 
 
 async def test_definitions_are_listed_drawn_started_and_answered(others: Api) -> None:
@@ -207,14 +231,9 @@ async def test_definitions_are_listed_drawn_started_and_answered(others: Api) ->
     early = await others.post(f"{CREATE}/{run_id}/answer", json={"answer": "y", "question": "no"})
     assert early.status_code == 409
     for _ in range(1000):
-        if waits := (await others.get(f"{CREATE}/{run_id}")).json()["waits"]:
+        if (await others.get(f"{CREATE}/{run_id}")).json()["waits"]:
             break
-    wrong = {"answer": "yes", "question": "q\n" * 10_000}
-    unasked = await others.post(f"{CREATE}/{run_id}/answer", json=wrong)
-    assert unasked.status_code == 409
-    assert len(unasked.content) < 1000
-    named = {"answer": "yes", "question": waits[0]["id"]}
-    said = await others.post(f"{CREATE}/{run_id}/answer", json=named)
+    said = await others.post(f"{CREATE}/{run_id}/answer", json={"answer": "yes"})
     assert said.status_code == 202
     shown = await ended(others, run_id)
     shapes.RunShown.model_validate(shown)
