@@ -157,6 +157,22 @@ def test_a_second_signal_ends_a_worker_at_once_and_loses_nothing(
     assert other.wait(DEADLINE) == 0
 
 
+def test_a_second_signal_in_the_middle_of_a_line_ends_the_process_all_the_same() -> None:
+    """It may come while something is written, when nothing else can be."""
+    code = (
+        "import io, os, signal, sys\n"
+        "from stepwell.cli.engines import end_now\n"
+        "class Terminal(io.RawIOBase):\n"
+        "    def writable(self): return True\n"
+        "    def write(self, data): os.kill(os.getpid(), signal.SIGINT); return len(data)\n"
+        "signal.signal(signal.SIGINT, lambda *_: end_now(130))\n"
+        "sys.stderr = io.TextIOWrapper(io.BufferedWriter(Terminal()))\n"
+        "print('SIGINT: takes up nothing more', file=sys.stderr, flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, timeout=DEADLINE)
+    assert done.returncode == 130
+
+
 def test_followers_see_what_another_process_does_as_it_does_it(start: Start, run_cli: Cli) -> None:
     run_cli("run", "gate:Gate", "--detach", "--id", "g")
     follow = start("logs", "-f", "g", "--json")

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
@@ -37,6 +37,9 @@ _STEPS = "stepwell-step"
 
 _THREAD_GRACE = 0.5
 """Seconds that threads have to end when nothing is left to be done."""
+
+_CURSOR = "\x1b[?25h"
+"""Shows the cursor of a terminal, which a picture that was being drawn had hidden."""
 
 _SEARCHED = 20_000
 """How many of the newest runs are searched for one whose id begins as typed."""
@@ -75,11 +78,13 @@ async def _with_threads(work: Coroutine[Any, Any, Exit]) -> Exit:
 
 def end_now(code: int) -> NoReturn:
     """End the process without waiting for anything, the terminal left in order."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    if sys.stderr.isatty():
-        sys.stderr.write("\x1b[?25h")  # a picture that was being drawn had hidden the cursor
-        sys.stderr.flush()
+    for stream, last in ((sys.stdout, ""), (sys.stderr, _CURSOR)):
+        # A signal may have come in the middle of a write to this very stream, which can't be
+        # written to then; and nobody may be there to read it.
+        with suppress(RuntimeError, OSError, ValueError):
+            if last and stream.isatty():
+                stream.write(last)
+            stream.flush()
     os._exit(code)
 
 
