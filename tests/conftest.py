@@ -7,6 +7,7 @@ that leaked it, by name.
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
 
@@ -23,6 +24,11 @@ _TIMELESS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]
 settings.register_profile("ci", _TIMELESS, derandomize=True, print_blob=True)
 settings.register_profile("dev", _TIMELESS)
 settings.load_profile("dev")
+
+# A shell starts what is to run in the background with Ctrl-C switched off, and all that this starts
+# would have it off, too; tests press it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How often the loop may turn before what a test left behind counts as left behind: a task that
 # was cancelled needs a turn or two to end, one that waits for something does not end in any number.

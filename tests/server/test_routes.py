@@ -111,6 +111,17 @@ async def test_failed_tasks_show_their_attempts_and_errors(api: Api) -> None:
     assert shown["on_error"][0]["tasks"][0]["status"] == "succeeded"
 
 
+async def test_a_listing_has_the_beginning_of_long_errors_and_a_run_all_of_it(api: Api) -> None:
+    word = "x" * 5000
+    task = {"name": "task_a", "params": {"a": {"$ref": f"input.{word}"}}}
+    shown = (await api.post(CREATE, params={"wait": 60}, json=api.document(task))).json()
+    assert shown["status"] == "failed"
+    whole = shown["error"]["message"]
+    (listed,) = (await api.get("/api/workflows")).json()["workflows"]
+    assert listed["error"] == {**shown["error"], "message": f"{whole[:999]}…"}
+    assert word in whole
+
+
 async def test_listing_filters_and_pages(api: Api) -> None:
     for name in ("one", "two", "two"):
         await api.post(CREATE, params={"wait": 60}, json={**SAMPLE, "name": name})

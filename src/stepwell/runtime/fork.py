@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from stepwell.authoring.program import Program
+from stepwell.authoring.words import is_hidden
 from stepwell.errors import WorkflowRuntimeError
 from stepwell.kernel.journal import Entry, RunEnded, RunStarted, WorkAdded
 from stepwell.kernel.outcomes import Message
@@ -114,7 +115,8 @@ def _cut(
             break
     if found is None:
         wanted = "a step" if step is None else f"step {step!r}"
-        steps = sorted({e.step for _, es in rows for e in es if isinstance(e, WorkAdded)})
+        begun = {e.step for _, es in rows for e in es if isinstance(e, WorkAdded)}
+        steps = sorted(each for each in begun if not is_hidden(each))
         raise WorkflowRuntimeError(
             f"run {run_id} never came to {wanted}; it was at {', '.join(steps) or 'none'}"
         )

@@ -153,13 +153,13 @@ def run_detail(run: Run) -> Json:
         if run.error is None:
             return {}
         return {
-            "reason": _short(run.error.message),
+            "reason": short(run.error.message),
             "error": {**run.error.to_json(), "step": run.failed_step},
         }
     return {"waits": [_wait_json(w) for w in waits_of(run, SHOWN)]}
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
     """A text that stands with each run of a list."""
     return text if len(text) <= REASON else f"{text[: REASON - 1]}…"
 

@@ -26,7 +26,7 @@ from stepwell.errors import StepwellError
 from stepwell.kernel.journal import Entry, Joined, StateEdited, WorkAdded
 from stepwell.kernel.outcomes import Message
 from stepwell.runtime.history import Batch, History, Work, plain, result_of
-from stepwell.runtime.views import RunInfo, WaitInfo
+from stepwell.runtime.views import RunInfo, WaitInfo, short
 from stepwell.values import ErrorInfo, Json, RunStatus, iso
 
 MAX_SHOWN = 1000
@@ -149,6 +149,7 @@ class Reader:
         result = None if end is None or end.result is None else self.result_shown(end.result)
         shown: dict[str, Any] = {
             **summary(self.info, links),
+            "error": _error_of(self.info),
             "why": why,
             "waits": [wait.to_json() for wait in waits],
             "result": result,
@@ -269,7 +270,7 @@ def error_json(error: ErrorInfo | None) -> Json:
 
 def summary(info: RunInfo, links: Mapping[str, str]) -> dict[str, Any]:
     """A run in short, as listings show it."""
-    whole = info.to_json()
+    whole, error = info.to_json(), _error_of(info)
     name = info.correlation if info.workflow == NAME and info.correlation else info.workflow
     kept = (
         *("version", "created", "updated", "ended", "due", "parent", "key", "correlation"),
@@ -282,6 +283,11 @@ def summary(info: RunInfo, links: Mapping[str, str]) -> dict[str, Any]:
         "status": info.status.value,
         **{field: whole[field] for field in kept},
         "reason": info.reason,
-        "error": info.error if info.status is not RunStatus.COMPLETED else None,
+        "error": None if error is None else {**error, "message": short(str(error["message"]))},
         "links": dict(links),
     }
+
+
+def _error_of(info: RunInfo) -> Mapping[str, Json] | None:
+    """What a run failed with."""
+    return info.error if info.status is not RunStatus.COMPLETED else None
