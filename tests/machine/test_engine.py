@@ -680,6 +680,19 @@ def test_times_between_microseconds(part: float) -> None:
     made.stop()
 
 
+def run_program(code: str, place: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """A program of its own, in which warnings are errors."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", *flags, "-c", code],
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+
+
 LEFT_RUNNING = """
 from stepwell.machine import WorkflowEngine
 
@@ -698,15 +711,7 @@ print(len(engine.runs))
 def test_an_engine_that_is_left_running_is_stopped_before_the_pools_it_reads_with(
     tmp_path: Path,
 ) -> None:
-    ran = subprocess.run(
-        [sys.executable, "-W", "error", "-c", LEFT_RUNNING],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=200,
-    )
+    ran = run_program(LEFT_RUNNING, tmp_path)
     assert (ran.stdout, ran.stderr) == ("0\npools are there\n", "")
 
 
@@ -744,15 +749,7 @@ print(process.exitcode, engine.result(engine.start("forked", n=3).id), len(engin
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_process_begins_anew_and_leaves_its_parents_file_alone(tmp_path: Path) -> None:
     # From 3.12 on, Python itself warns of forks in programs with threads.
-    ran = subprocess.run(
-        [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", FORKED],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=200,
-    )
+    ran = run_program(FORKED, tmp_path, "-W", "ignore::DeprecationWarning")
     assert "Traceback" not in ran.stderr
     assert ran.stdout.splitlines() == [
         "{'n': 1}",

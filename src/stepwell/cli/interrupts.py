@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from stepwell.cli.engines import end_now
+from stepwell.cli.options import Exit
+
 
 class Interrupts:
-    """While entered, the first signal sets `asked`; what the second does is up to `second`.
+    """While entered, the first signal sets `asked`, and the second ends the process now. What was
+    committed is safe; the rest is taken over.
 
     Works with any event loop, since the handler only tells the loop. Must be entered in the main
     thread.
     """
 
-    def __init__(self, *signals: signal.Signals, second: Callable[[int], None]) -> None:
+    def __init__(self, *signals: signal.Signals) -> None:
         self.asked = asyncio.Event()
         self.signal: int | None = None
         self._signals = signals
-        self._second = second
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupts:
@@ -28,8 +30,7 @@ class Interrupts:
 
         def handle(number: int, _frame: FrameType | None) -> None:
             if self.signal is not None:
-                self._second(number)
-                return
+                end_now(Exit.INTERRUPTED)
             self.signal = number
             loop.call_soon_threadsafe(self.asked.set)
 

@@ -23,7 +23,7 @@ from stepwell.authoring.starting import dropped
 from stepwell.cli import output
 from stepwell.cli.asking import Asker
 from stepwell.cli.documents import document_in, is_document, posted
-from stepwell.cli.engines import end_now, run_async, run_steps, store_at
+from stepwell.cli.engines import run_async, run_steps, store_at
 from stepwell.cli.errors import CommandError
 from stepwell.cli.inputs import input_of
 from stepwell.cli.interrupts import Interrupts
@@ -251,7 +251,7 @@ class Start:
         stop_listening = listen(progress.hear)
         try:
             with (
-                Interrupts(signal.SIGINT, signal.SIGTERM, second=_abort) as interrupts,
+                Interrupts(signal.SIGINT, signal.SIGTERM) as interrupts,
                 self._showing(progress, lines, began, shown) as view,
                 console_logging(view.console),
             ):
@@ -440,8 +440,3 @@ class Start:
 async def _after(event: asyncio.Event, code: Exit) -> Exit:
     await event.wait()
     return code
-
-
-def _abort(_number: int) -> None:
-    """The second signal: end now. What is kept is safe."""
-    end_now(Exit.INTERRUPTED)

@@ -14,7 +14,7 @@ from rich.console import Console
 from stepwell.authoring.tasks import tasks
 from stepwell.cli import output
 from stepwell.cli.documents import load_tasks
-from stepwell.cli.engines import end_now, run_steps
+from stepwell.cli.engines import run_steps
 from stepwell.cli.errors import CommandError
 from stepwell.cli.interrupts import Interrupts
 from stepwell.cli.load import load_all
@@ -109,7 +109,7 @@ def serve(ctx: click.Context, **given: Any) -> None:
 async def _serve(wanted: Settings) -> Exit:
     console = output.stderr()
     with (
-        Interrupts(signal.SIGINT, signal.SIGTERM, second=_die) as interrupts,
+        Interrupts(signal.SIGINT, signal.SIGTERM) as interrupts,
         contextlib.redirect_stdout(sys.stderr),  # what tasks print
         service_log(console, wanted.log_format, _modules(wanted), wanted.debug),
     ):
@@ -161,8 +161,3 @@ def _greet(console: Console, format: LogFormat, rows: dict[str, str]) -> None:
     else:
         output.facts(console, rows.items())
         console.print("ready", style="green")
-
-
-def _die(_number: int) -> None:
-    """The second signal: end now. What was committed is safe; the rest is taken over."""
-    end_now(Exit.INTERRUPTED)

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from stepwell.authoring.words import step_said, tag_said
 from stepwell.cli import output
-from stepwell.cli.engines import end_now, run_steps, store_at
+from stepwell.cli.engines import run_steps, store_at
 from stepwell.cli.interrupts import Interrupts
 from stepwell.cli.load import load_all
 from stepwell.cli.logs_handler import console_logging
@@ -96,7 +96,7 @@ async def _worker(
     out = sys.stdout
     engine = Engine(store_at(url), workflows, name=name, lease=lease)
     with (
-        Interrupts(signal.SIGINT, signal.SIGTERM, second=_die) as interrupts,
+        Interrupts(signal.SIGINT, signal.SIGTERM) as interrupts,
         contextlib.redirect_stdout(sys.stderr),  # what steps print
         console_logging(console),
     ):
@@ -141,11 +141,6 @@ def _said(name: str, value: object) -> str:
     if name == "event":
         value = tag_said(str(value)) or value
     return str(value) if name in ("status", "error", "reason") else f"{name}={value}"
-
-
-def _die(_number: int) -> None:
-    """The second signal: end now. What was committed is safe; the rest is taken over."""
-    end_now(Exit.INTERRUPTED)
 
 
 class Teller:

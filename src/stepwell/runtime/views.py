@@ -159,9 +159,9 @@ def run_detail(run: Run) -> Json:
     return {"waits": [_wait_json(w) for w in waits_of(run, SHOWN)]}
 
 
-def short(text: str) -> str:
-    """A text that stands with each run of a list."""
-    return text if len(text) <= REASON else f"{text[: REASON - 1]}…"
+def short(text: str, most: int = REASON) -> str:
+    """Text of at most so many characters; by default, what stands with each run of a list."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def in_short(error: BaseException) -> str:

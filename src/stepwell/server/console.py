@@ -19,11 +19,11 @@ from stepwell._version import __version__
 from stepwell.authoring.document_run import NAME
 from stepwell.authoring.words import MOVED, wanted
 from stepwell.errors import StepwellError
-from stepwell.runtime.views import RunInfo
+from stepwell.runtime.views import RunInfo, short
 from stepwell.server.bodies import word_of
 from stepwell.server.markup import Html, el, joined, page, table
 from stepwell.server.paths import part_of
-from stepwell.server.phrases import age, cut, in_utc, said_at, why_in_short
+from stepwell.server.phrases import age, in_utc, said_at, why_in_short
 from stepwell.server.problems import Problem, problem_of
 from stepwell.server.routes import known_id, links_of, runs_of, service_of
 from stepwell.server.shown import summary
@@ -186,10 +186,10 @@ def _runs(request: Request, infos: Sequence[RunInfo], now: float) -> Html:
         rows.append(
             [
                 el("td", _status(info.status.value)),
-                el("td", _link(request, info.id, cut(named, 80)), class_="name"),
-                el("td", el("code", _link(request, info.id, cut(info.id, 40))), class_="wide"),
+                el("td", _link(request, info.id, short(named, 80)), class_="name"),
+                el("td", el("code", _link(request, info.id, short(info.id, 40))), class_="wide"),
                 el("td", age(now - info.created), title=in_utc(info.created)),
-                el("td", cut(why_in_short(info, now), 160), class_="long"),
+                el("td", short(why_in_short(info, now), 160), class_="long"),
             ]
         )
     return table(heads, rows)
@@ -237,7 +237,7 @@ async def one_run(request: Request, run_id: str) -> Response:
 
 def pretty(value: object) -> str:
     """JSON as people read it, cut off where a page would be too long."""
-    return cut(json.dumps(value, indent=2, ensure_ascii=False), MOST)
+    return short(json.dumps(value, indent=2, ensure_ascii=False), MOST)
 
 
 def _facts(request: Request, run: Mapping[str, Any]) -> Html:
@@ -338,7 +338,7 @@ def _error(error: Mapping[str, Any] | None) -> Iterable[Html]:
     step = f" in {error['step']}" if error.get("step") else ""
     place = f" ({error['where']})" if error.get("where") else ""
     yield el("p", f"{error['type']}{step}{place}", class_="bad")
-    yield el("pre", cut(str(error["message"]), MOST))
+    yield el("pre", short(str(error["message"]), MOST))
 
 
 def _steps(steps: Sequence[Mapping[str, Any]]) -> Html:
@@ -362,11 +362,11 @@ def _task(task: Mapping[str, Any]) -> list[Html]:
     error = cast("Mapping[str, Any] | None", task["error"])
     if error is not None:
         place = f" ({error['where']})" if error["where"] else ""
-        last = el("span", cut(f"{error['type']}: {error['message']}", 300), place, class_="bad")
+        last = el("span", short(f"{error['type']}: {error['message']}", 300), place, class_="bad")
     elif task["result"] is None:
         last = Html("")
     else:
-        last = el("code", cut(json.dumps(task["result"], ensure_ascii=False), 300))
+        last = el("code", short(json.dumps(task["result"], ensure_ascii=False), 300))
     return [
         el("td", task["name"], f" ({task['id']})" if task["id"] else "", class_="name"),
         el("td", _status(task["status"])),

@@ -30,11 +30,6 @@ def in_utc(at: float) -> str:
     return f"{utc(at):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def cut(text: str, most: int) -> str:
-    """Text of at most so many characters."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
 def why_in_short(info: RunInfo, now: float) -> str:
     """Why a run of a list is where it is, as far as its row says."""
     if info.reason:
